@@ -123,7 +123,7 @@ class Authorizer:
             return Unrestricted(caller)
         if self._holder.removal is not None and not rule.without_log:
             self._holder.check_in_cluster()
-        by_class = caller.kind not in rule.judged
+        by_class = caller.kind not in rule.delegated
         if by_class and not tokens.container:
             return await self._decide_by_class(caller, rule, rule.command, request, tokens.attempt)
         state = self.state()
@@ -249,7 +249,7 @@ class Authorizer:
         request: Any,
         digest: bytes,
     ) -> Permissions:
-        """Mode A: the signer is the caller; the TLS peer only carries the invocation.
+        """Decide a signed call: the signer is the caller, and the TLS peer only carries it.
 
         The arguments that policies judge are signed, and the whole request by its digest, or the
         carrier could change the rest. The request's id is included too: a new leader that did not

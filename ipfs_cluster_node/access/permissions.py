@@ -21,10 +21,10 @@ from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.policies import Evaluation
 
-JUDGED_STEPS_MAX: Final = 10_000_000
+CALL_STEPS_MAX: Final = 10_000_000
 """Statements evaluated for all items of one call, in slices: some ten seconds."""
-ALIKE_MAX: Final = 4096
-"""Kinds of items whose verdict a call caches."""
+VERDICTS_CACHED_MAX: Final = 4096
+"""Verdicts that a call caches: one for all items that its policies can't tell apart."""
 
 _text_of: Final = lru_cache(maxsize=4096)(str)
 """Encoding a CID as text takes as long as deciding a call."""
@@ -88,10 +88,10 @@ class DelegatedPermissions:
     grants: list[ProvenClaim] = field(default_factory=list)
     cache_key: Callable[[], object] = object
     """All that the result depends on besides the time: equal while none of it changed."""
-    judged_by: object = None
-    judged_items: dict[tuple[Value, ...], bool] = field(default_factory=dict)
-    """Verdicts by what similar items have in common."""
-    steps_left: int = JUDGED_STEPS_MAX
+    renewed_key: object = None
+    verdicts: dict[tuple[Value, ...], bool] = field(default_factory=dict)
+    """Whether an item is allowed, by the values that the policies compare."""
+    steps_left: int = CALL_STEPS_MAX
 
     @property
     def delegation_cids(self) -> tuple[str, ...]:
@@ -108,8 +108,8 @@ class DelegatedPermissions:
         access = self.accesses[self.command]
         if access.unconditional is not None:
             return True
-        alike = access.kind_of(args)
-        known = self.judged_items.get(alike)
+        kind = access.kind_of(args)
+        known = self.verdicts.get(kind)
         if known is None:
             try:
                 with self._steps(access) as evaluation:
@@ -119,8 +119,8 @@ class DelegatedPermissions:
                     known = False  # Its own check would be refused too.
                 else:
                     raise error_from_ucan(error, command=self.command) from None
-            if len(self.judged_items) < ALIKE_MAX:
-                self.judged_items[alike] = known
+            if len(self.verdicts) < VERDICTS_CACHED_MAX:
+                self.verdicts[kind] = known
         return known
 
     async def check(self, requirement: Requirement) -> None:
@@ -132,13 +132,13 @@ class DelegatedPermissions:
             self.grants.append(access.unconditional)
             return
         turn = current_turn()
-        judged: set[tuple[Value, ...]] = set()
+        checked: set[tuple[Value, ...]] = set()
         args: Args = {}
         try:
             for args in requirement.each:
-                alike = access.kind_of(args)
-                if alike not in judged:
-                    judged.add(alike)
+                kind = access.kind_of(args)
+                if kind not in checked:
+                    checked.add(kind)
                     with self._steps(access) as evaluation:
                         self.grants.append(access.check(args, evaluation))
                 if turn.over:
@@ -175,15 +175,15 @@ class DelegatedPermissions:
         Only if something changed: otherwise the tokens of thousands of streams would be verified
         twice a second.
         """
-        self.steps_left = JUDGED_STEPS_MAX
+        self.steps_left = CALL_STEPS_MAX
         cache_key = self.cache_key()
         ends = (access.until_s for access in self.accesses.values())
         until_s = min((end for end in ends if end is not None), default=None)
-        if cache_key == self.judged_by and (until_s is None or self.now_s() < until_s):
+        if cache_key == self.renewed_key and (until_s is None or self.now_s() < until_s):
             return
         self.accesses = {command: self._found(command) for command in self.accesses}
-        self.judged_items.clear()
+        self.verdicts.clear()
         grants, self.grants = self.grants, []
         for command, of_command in groupby(grants, lambda grant: grant.claim.command):
             await self.check(Requirement(command, (grant.claim.args for grant in of_command)))
-        self.judged_by = cache_key
+        self.renewed_key = cache_key

@@ -220,36 +220,38 @@ def _block(binary: bytes, field: str) -> str:
         raise invalid_field(field, str(error)) from error
 
 
-def _alone(command: Command, args_of: Callable[[Any, RequestContext], auth.Args]) -> RequirementsOf:
+def _single(
+    command: Command, args_of: Callable[[Any, RequestContext], auth.Args]
+) -> RequirementsOf:
     """Requires one command, with these arguments."""
     return lambda request, context: [Requirement(command, [args_of(request, context)])]
 
 
 REQUIREMENTS: Final[Mapping[str, RequirementsOf]] = {
-    "AuditService/ListAuditRecords": _alone(
+    "AuditService/ListAuditRecords": _single(
         auth.AUDIT_READ, lambda _, context: {"node": context.node_id}
     ),
-    "CertificateService/GetRotation": _alone(
+    "CertificateService/GetRotation": _single(
         auth.CERTIFICATE_LIST, lambda *_: auth.certificate_args(None)
     ),
     "CertificateService/RevokeCertificate": revoke_certificate,
-    "CertificateService/RotateCertificates": _alone(
+    "CertificateService/RotateCertificates": _single(
         auth.CA_ROTATE, lambda request, _: {"new_root": request.new_root}
     ),
     "ContentService/AddContent": add_content,
     "ContentService/GetBlocks": get_blocks,
     "ContentService/GetContent": read_content,
-    "ContentService/KeepContent": _alone(
+    "ContentService/KeepContent": _single(
         auth.CONTENT_KEEP, lambda request, context: _file(request.cid, context)
     ),
-    "ContentService/RemoveContent": _alone(
+    "ContentService/RemoveContent": _single(
         auth.CONTENT_REMOVE, lambda request, context: _file(request.cid, context)
     ),
     "ContentService/StatContent": read_content,
-    "HealthService/GetHealth": _alone(
+    "HealthService/GetHealth": _single(
         auth.HEALTH_READ, lambda _, context: {"source": context.node_id}
     ),
-    "MembershipService/CreateBackup": _alone(
+    "MembershipService/CreateBackup": _single(
         auth.BACKUP_CREATE,
         # It has no parts that could be left out.
         lambda _, context: {"cluster": context.state.cluster_id if context.state else auth.ANY},

@@ -30,7 +30,7 @@ class Rule:
     """Who may call a method."""
 
     callers: frozenset[CallerClass]
-    judged: frozenset[CallerClass] = frozenset({CallerClass.CLIENT})
+    delegated: frozenset[CallerClass] = frozenset({CallerClass.CLIENT})
     """Classes that need delegations. For the others, their class suffices."""
     command: Command | None = None
     """The command that they must have been delegated. None: the class suffices, or
@@ -96,7 +96,7 @@ def rule_of(method: MethodDescriptor) -> Rule | None:
         raise ValueError(f"{name}: REQUIREMENTS has a line if there is a command, and not by_item")
     return Rule(
         callers=_classes(said.callers),
-        judged=_classes(said.delegated) | {CallerClass.CLIENT},
+        delegated=_classes(said.delegated) | {CallerClass.CLIENT},
         command=Command(said.command) if said.command else None,
         decides_itself=said.decides_itself,
         decode=DECODERS.get(name),

@@ -17,7 +17,7 @@ SLICE_SECONDS: Final = 0.005
 """How long work may run before others have their turn."""
 CROWD_SECONDS: Final = 0.02
 """How long calls that begin in one round of the loop may run together: most are short."""
-REST_SECONDS: Final = 0.002
+PAUSE_SECONDS: Final = 0.002
 """Pause between the end of a slice and the next one."""
 SLICE_SECONDS_MIN: Final = 0.001
 """Shortest turn, where several share a slice."""
@@ -55,7 +55,7 @@ class Turns:
         self._waiting.setdefault(caller, deque()).append(turn)
         if not self._under_way:
             self._under_way = True
-            loop.call_later(REST_SECONDS, self._begin_slice)
+            loop.call_later(PAUSE_SECONDS, self._begin_slice)
         await turn
         return max(self._slice_ends, self.monotonic() + SLICE_SECONDS_MIN)
 
@@ -83,7 +83,7 @@ class Turns:
         elif self.monotonic() < self._slice_ends:
             self._give()
         else:
-            asyncio.get_running_loop().call_later(REST_SECONDS, self._begin_slice)
+            asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._begin_slice)
 
 
 class Turn:

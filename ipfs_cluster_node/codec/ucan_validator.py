@@ -1,7 +1,8 @@
-"""From a container to a proven claim, for callers in either mode.
+"""From a container to a proven claim, for both kinds of calls.
 
-Mode A: the container holds a signed invocation and its proofs. Mode B: TLS has authenticated the
-caller, and the container holds only delegations; the server makes the claim itself.
+A signed call: the container holds an invocation, signed by the caller, and its proofs. Any other
+call: TLS has authenticated the caller, the container holds only delegations, and the server makes
+the claim itself.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -150,7 +151,7 @@ class Validator:
         delegations: Sequence[Delegation],
         context: ValidationContext,
     ) -> Access:
-        """Find a caller's access under one command (mode B), for many calls.
+        """Find a caller's access under one command, for many calls without an invocation.
 
         The delegations are verified, in any order; irrelevant ones are ignored.
 
@@ -176,7 +177,7 @@ class Validator:
         stored: Callable[[Cid], bytes | None] = lambda _cid: None,
         by_item: bool = False,
     ) -> ProvenClaim:
-        """Decide a call with a signed invocation (mode A), and mark the invocation as used.
+        """Decide a call with a signed invocation, and mark the invocation as used.
 
         Args:
             tokens: One invocation and the delegations that it names; others are ignored.

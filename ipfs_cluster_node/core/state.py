@@ -41,7 +41,7 @@ EXPIRED_MAX: Final = 10_000
 """Tasks, or answers, that one command deletes if it does not say how many."""
 MORE: Final = "more"
 """The answer to a command that deleted as many as it may."""
-JUDGED_STEP_MS_MAX: Final = 600_000
+EXPIRY_STEP_MS_MAX: Final = 600_000
 """Most that the expiry clock advances per `ExpireRecords`, ten times their interval. Bounds the
 harm of a leader whose clock is far ahead: it can't expire revocations early. After an outage the
 clock catches up in steps."""
@@ -349,8 +349,8 @@ class ClusterState:
             at_ms = self.judged_at_ms
         elif self.judged_at_ms:
             # Not by the latest command: a leader with a wrong clock proposes thousands a minute.
-            earliest_ms = self.judged_at_ms - JUDGED_STEP_MS_MAX
-            at_ms = max(earliest_ms, min(at_ms, self.judged_at_ms + JUDGED_STEP_MS_MAX))
+            earliest_ms = self.judged_at_ms - EXPIRY_STEP_MS_MAX
+            at_ms = max(earliest_ms, min(at_ms, self.judged_at_ms + EXPIRY_STEP_MS_MAX))
         if at_ms != self.judged_at_ms:
             self.judged_at_ms = at_ms
             self._cluster_touched.append("judged_at_ms")

@@ -85,7 +85,7 @@ def methods() -> str:
 
 def _callers(rule: Rule) -> str:
     # Of clients everybody knows that they are judged by delegations.
-    judged = (rule.callers & rule.judged) - {CallerClass.CLIENT}
+    judged = (rule.callers & rule.delegated) - {CallerClass.CLIENT}
     classes = ", ".join(sorted(rule.callers - judged))
     return "; ".join([classes, *(f"{each} with a delegation" for each in sorted(judged))])
 

@@ -1,4 +1,4 @@
-"""What the audit log says of requests."""
+"""What the audit log records about requests."""
 
 from typing import Any
 
@@ -158,7 +158,7 @@ ALONE = {
     "MasterService/RenewForMember",
     "MembershipService/CreateBackup",
 }
-"""The caller, and the method, are all that there is to say."""
+"""There is nothing to record but the caller and the method."""
 
 
 def test_every_call_that_changes_something_says_what() -> None:

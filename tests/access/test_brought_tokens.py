@@ -1,4 +1,4 @@
-"""What a call brings completes what the cluster keeps for its caller, and never widens it."""
+"""The tokens of a call are added to those that are stored for its caller."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ TEAM = [["==", ".namespace", "team-a"]]
 
 @dataclass
 class World:
-    """A master that keeps, for BOB, that he may list nodes."""
+    """A master that stores a delegation for BOB: he may list nodes."""
 
     now_s: int = NOW
 
@@ -128,7 +128,7 @@ async def test_a_narrower_token_neither_widens_nor_narrows_what_is_kept(world: W
     assert await world.call(LIST_NODES, [narrow])
     world.keep(TO_CANCEL)
     assert await world.call(CANCEL, [narrow])
-    # To do less than one may, the delegations to use are named.
+    # To limit a call, it names the delegations to use.
     named = str(cid_of_token(TO_LIST))
     assert await world.call(LIST_NODES, proofs=named)
     error = await world.refused(CANCEL, proofs=named)
@@ -169,7 +169,7 @@ async def test_a_revoked_token_adds_nothing_and_takes_nothing(world: World) -> N
 
 @pytest.mark.asyncio
 async def test_tokens_of_others_give_the_caller_nothing(world: World) -> None:
-    """Neither another's token, nor what the cluster keeps for its audience."""
+    """Neither the token of another principal, nor what is stored for its audience."""
     world.keep(CLUSTER.delegates(MALLORY, "/task"))
     for token in (
         ALICE.delegates(MALLORY, "/task/cancel"),
@@ -190,7 +190,7 @@ async def test_a_removed_callers_tokens_are_void(world: World) -> None:
 
 @pytest.mark.asyncio
 async def test_a_node_may_bring_tokens_where_its_role_is_enough(world: World) -> None:
-    """A node that brought one was judged by it alone."""
+    """A node that sent a token was once judged by the token alone."""
     assert await world.call(LIST_NODES, [TO_CANCEL], caller=MALLORY, kind=CallerClass.NODE)
 
 

@@ -1,4 +1,4 @@
-"""What is read of a call's metadata, and what is refused."""
+"""What is read from a call's metadata, and what is refused."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who a caller is, by the log and by what the uplink heard."""
+"""How a caller is identified, by the log and by what the uplink received."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def identify_with(path: Path, known: Member) -> tuple[MemberIdentification, Peer
 def test_a_master_that_joined_while_this_one_was_away_is_heard_once_the_leader_named_it(
     tmp_path: Path,
 ) -> None:
-    """Once it was refused for good: as the leader only it could have told that it is a member."""
+    """Once it was refused for ever: only it, as the leader, could have named itself as a member."""
     ca = make_ca()
     known, joined, worker = (enrol(ca) for _ in range(3))
     identify, peers, _ = identify_with(tmp_path, known)
@@ -69,7 +69,7 @@ def test_a_removed_master_is_refused_whatever_was_heard_of_it(tmp_path: Path) ->
 
 
 def test_a_node_without_a_log_knows_nodes_only_that_the_leader_told_it_of(tmp_path: Path) -> None:
-    """A certificate alone could be made with a stolen CA key; its owner would be no member."""
+    """With a stolen CA key a certificate can be made, but its owner is not a member."""
     ca = make_ca()
     node, stranger, master = (enrol(ca) for _ in range(3))
     peers, revocations = PeerBook(tmp_path / "masters"), Revocations()
@@ -140,7 +140,7 @@ def test_a_certificate_that_was_revoked_is_refused_with_a_log_and_without_one(
 
 
 def test_a_client_is_one_also_where_nothing_was_heard(tmp_path: Path) -> None:
-    """What it may do is another question: its delegations say it."""
+    """What it may do is decided by its delegations."""
     client = enrol(make_ca(), is_node=False)
     identify = MemberIdentification(
         known_state=lambda: None, is_master=PeerBook(tmp_path / "masters").is_master, now_ms=now_ms

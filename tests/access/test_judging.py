@@ -1,4 +1,4 @@
-"""Judging many items: each kind once, within a number of steps, and the loop goes on meanwhile."""
+"""Evaluating many items: each kind once, within a bound of steps, in slices."""
 
 import asyncio
 from itertools import pairwise
@@ -24,7 +24,7 @@ ROWS = 20_000
 def permissions(
     policy: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[DelegatedPermissions, list[Any]]:
-    """What a caller may do under this policy, and what is judged of it."""
+    """A caller's permissions under this policy, and the kinds that were evaluated."""
     judged: list[Any] = []
     judge = Access._judge
 
@@ -49,7 +49,7 @@ def rows() -> Any:
 
 
 def test_rows_are_judged_by_what_the_policies_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of a million files ended in DELEGATION_INVALID: each row counted as its own kind."""
+    """A table of a million files failed with DELEGATION_INVALID: each row was a kind of its own."""
     policy = [["or", [["==", ".table", "content"], ["not", ["==", ".role", "master"]]]]]
     reach_, judged = permissions(policy, monkeypatch)
     assert all(map(reach_.allows, rows()))

@@ -1,4 +1,4 @@
-"""What each method asks for: one request, and the exact commands and arguments, each of them."""
+"""What each method requires: a request, and its exact commands and arguments."""
 
 import re
 from dataclasses import replace
@@ -41,7 +41,7 @@ LISTING_METHODS: Final = [
     method for method, rule in RULES_BY_METHOD.items() if rule.command and not rule.required
 ]
 OWN_DECISIONS: Final = (auth.DELEGATION_LIST, auth.DELEGATION_REVOKE)
-"""Commands that methods which decide themselves ask for."""
+"""Commands that are required by methods with `decides_itself`."""
 
 
 def name_of(method: str) -> str:
@@ -100,7 +100,7 @@ def test_every_argument_of_a_command_is_there_in_every_item(method: str) -> None
 
 
 def test_a_row_of_every_table_has_the_arguments_of_all_tables() -> None:
-    """What a row does not have is as unknown, so that no policy holds by accident."""
+    """A value that a row lacks is unknown, so that no policy holds by accident."""
     rows: list[dict[str, Any]] = []
 
     def allows(args: auth.Args) -> bool:

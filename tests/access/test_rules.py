@@ -1,4 +1,4 @@
-"""Rules are what the option of each method says, together with what only code can say."""
+"""Rules combine the option of each method with what only code can express."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -40,7 +40,7 @@ def test_what_the_option_does_not_say_is_not_allowed() -> None:
     read = rule_of(method("New", MethodRule()))
     assert read is not None
     assert read.callers == frozenset()
-    assert read.judged == {CallerClass.CLIENT}
+    assert read.delegated == {CallerClass.CLIENT}
     assert read.signable
 
 
@@ -84,20 +84,20 @@ ANY_MEMBER: Final = {
 OF_NODES: Final = {"Heartbeat", "LeaveCluster", "RegisterNode", "WorkerSession"}
 OF_MASTERS: Final = {"Exchange", "PutBlocks", "RedeemJoinToken", "RenewForMember", "ReplaceLog"}
 FOR_CLIENTS: Final = {"CreateJoinToken", "GetSnapshot", "PutDelegation"}
-"""Of clients, and of masters who pass a call on."""
+"""For clients, and for masters that forward a call."""
 OF_JOINERS: Final = {"Enrol", "RenewExpiredCertificate"}
 UNDELEGATED: Final = {
     *("ExplainAccess", "GetCaller", "ListDelegations", "PutDelegation", "RevokeDelegation"),
     *("GetClusterStatus", "RenewCertificate"),
     *("Check", "List", "Watch", "ServerReflectionInfo"),
 }
-"""What a client may without a delegation: it is about the caller alone, or says nothing."""
+"""What a client may do without a delegation: it concerns the caller alone, or reveals nothing."""
 READING: Final = ("Check", "Explain", "Get", "List", "ServerReflection", "Stat", "Watch")
 ROUTINE: Final = {"Exchange", "Heartbeat", "PutBlocks", "WorkerSession"}
 
 
 def test_each_class_may_call_these_methods() -> None:
-    """Said once more: the test of every method over sockets believes what the options say."""
+    """Stated again here, since the test of every method over sockets relies on the options."""
     assert called(lambda rule: CallerClass.NODE in rule.callers) == ANY_MEMBER | OF_NODES
     masters = ANY_MEMBER | OF_NODES | OF_MASTERS | FOR_CLIENTS
     assert called(lambda rule: CallerClass.MASTER in rule.callers) == masters
@@ -109,9 +109,9 @@ def test_each_class_may_call_these_methods() -> None:
 def test_a_client_needs_a_delegation_and_a_master_only_for_join_tokens() -> None:
     free = called(lambda rule: CallerClass.CLIENT in rule.callers and rule.command is None)
     assert free == UNDELEGATED
-    assert called(lambda rule: CallerClass.CLIENT not in rule.judged) == set()
-    assert called(lambda rule: CallerClass.MASTER in rule.judged) == {"CreateJoinToken"}
-    assert called(lambda rule: CallerClass.NODE in rule.judged) == set()
+    assert called(lambda rule: CallerClass.CLIENT not in rule.delegated) == set()
+    assert called(lambda rule: CallerClass.MASTER in rule.delegated) == {"CreateJoinToken"}
+    assert called(lambda rule: CallerClass.NODE in rule.delegated) == set()
 
 
 def test_whatever_is_no_reading_goes_into_the_audit_log() -> None:

@@ -1,4 +1,4 @@
-"""Nobody takes the place of others: costly calls are counted, of each caller and of all."""
+"""Costly calls are limited, for each caller and in total, so that nobody crowds others out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def none() -> AsyncIterator[bytes]:
 
 @pytest.mark.asyncio
 async def test_slow_uploads_of_one_caller_are_refused_beyond_its_share() -> None:
-    """300 of one user's were taken, and the leader changed."""
+    """300 calls of one user ran at once, and the leader changed."""
     method = "/ipfs_cluster_node.v1.ContentService/AddContent"
     ends, begun = asyncio.Event(), []
 

@@ -9,7 +9,7 @@ import pytest
 from ipfs_cluster_node.access import turns as turns_module
 from ipfs_cluster_node.access.turns import (
     CROWD_SECONDS,
-    REST_SECONDS,
+    PAUSE_SECONDS,
     SLICE_SECONDS,
     Turn,
     Turns,
@@ -21,7 +21,7 @@ from tests.support.virtual_time import monotonic, virtual_loop, virtual_time
 
 
 class Clock:
-    """Time that passes only as work says so."""
+    """Time that passes only when the work says so."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -33,7 +33,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(turns_module, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(turns_module, "PAUSE_SECONDS", 0.0)
     return clock
 
 
@@ -79,7 +79,7 @@ async def test_callers_take_turns_however_much_one_of_them_asks(clock: Clock) ->
 
 @pytest.mark.asyncio
 async def test_short_turns_share_a_slice_and_long_ones_do_not(clock: Clock) -> None:
-    """Else a thousand small calls that waited would come through one by one."""
+    """Otherwise a thousand small calls that waited would come through one by one."""
     turns, rounds = Turns(clock), []
 
     async def work(seconds: float) -> None:
@@ -114,7 +114,7 @@ async def test_between_two_slices_the_loop_is_free_for_a_while() -> None:
 
     await asyncio.gather(*(work() for _ in range(5)))
     pauses = [after - before for before, after in pairwise(began)]
-    assert min(pauses) >= SLICE_SECONDS + REST_SECONDS - 1e-6
+    assert min(pauses) >= SLICE_SECONDS + PAUSE_SECONDS - 1e-6
 
 
 @pytest.mark.asyncio

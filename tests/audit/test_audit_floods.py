@@ -1,4 +1,4 @@
-"""Who may do nothing can't wash out what others did."""
+"""Callers without permissions can't flush out the records of others."""
 
 import asyncio
 from pathlib import Path

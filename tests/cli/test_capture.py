@@ -13,7 +13,7 @@ from ipfs_cluster_node.v1 import content_pb2
 
 @pytest.mark.asyncio
 async def test_an_upload_is_judged_by_its_size(tmp_path: Path) -> None:
-    """Once its size was 0, which policies that bound it allow."""
+    """Once its size was 0, which policies with an upper bound allow."""
     path = tmp_path / "f"
     path.write_bytes(bytes(1234))
     with pytest.raises(CapturedCall, match="AddContent") as caught:

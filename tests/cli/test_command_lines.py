@@ -1,4 +1,4 @@
-"""Commands that are printed to be copied."""
+"""Printed commands can be copied into a shell."""
 
 import shlex
 from pathlib import Path

@@ -27,7 +27,7 @@ TAKES_AN_ID = {
     *("node_id", "task_id", "task_ids", "task_type", "cid", "did", "serial", "what", "audience"),
     *("nodes", "caller", "who", "profile"),
 }
-"""Parameters that name something which the cluster, or this user's profiles, can list."""
+"""Parameters whose values the cluster, or this user's profiles, can list."""
 NOT_COMPLETED = {
     ("token", "explain", "who"),
     ("token", "explain", "what"),

@@ -1,4 +1,4 @@
-"""How `dev` ends, with a cluster that is none."""
+"""How `dev` ends, with a stand-in for the cluster."""
 
 import signal
 import subprocess

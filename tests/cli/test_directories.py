@@ -1,4 +1,4 @@
-"""Commands that make a node or a cluster leave alone a directory that something else is in."""
+"""Commands that make a node or a cluster do not touch a directory with other files."""
 
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""Where masters let joiners in, and what is said of it: one is enough that other machines reach."""
+"""Enrolment ports of masters: one that other machines can reach is enough."""
 
 from typing import Any
 

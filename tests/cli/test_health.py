@@ -23,7 +23,7 @@ SILENT = ClusterError(Reason.UNREACHABLE, "no answer")
 
 
 def client_of(nodes: list[ListedNode], answers: dict[str, Any]) -> Any:
-    """A client of these nodes; each answers so, or raises that."""
+    """A client of these nodes; each gives this answer or raises this error."""
 
     async def list_nodes() -> list[ListedNode]:
         return nodes

@@ -1,4 +1,4 @@
-"""Commands about members, with a client that notes what it is asked."""
+"""Commands about members, with a client that records its calls."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Names, short ids and other names of commands on the command line."""
+"""Names, short ids and aliases of commands on the command line."""
 
 import sys
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ async def list_nodes(**_: Any) -> list[ListedNode]:
 
 
 class Members:
-    """A client that notes which members it removes."""
+    """A client that records which members it removes."""
 
     def __init__(self) -> None:
         self.removed: list[str] = []

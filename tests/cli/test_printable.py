@@ -1,4 +1,4 @@
-"""Text from elsewhere is shown with what a terminal would obey escaped, whichever way it comes."""
+"""Control characters in foreign text are escaped, however it is printed."""
 
 import ast
 import io
@@ -67,11 +67,11 @@ say = {
 with click.Context(click.Command("x")):
     say()
 """
-"""Each way by which commands print: `test_commands_print_by_these_ways_only` holds that list."""
+"""Each way in which commands print; `test_commands_print_by_these_ways_only` keeps it complete."""
 
 
 def on_a_terminal(way: str) -> str:
-    """What a way of printing sends to a terminal."""
+    """What one way of printing sends to a terminal."""
     leader, follower = pty.openpty()
     started = subprocess.Popen(
         [sys.executable, "-c", SHOW, way],
@@ -132,7 +132,7 @@ def test_a_pipe_gets_results_as_they_are_and_one_line_a_row(capfd: pytest.Captur
 
 
 def test_commands_print_by_these_ways_only() -> None:
-    """Whoever prints otherwise must escape, and be named here."""
+    """Any other way of printing must escape, and be listed here."""
     allowed = {
         ("output.py", "echo"),
         ("output.py", "Console"),

@@ -1,4 +1,4 @@
-"""Every command that README, the docs and the help texts print is one."""
+"""Every command that README, the docs and the help texts print exists."""
 
 import click
 import pytest
@@ -8,7 +8,7 @@ from tests.support.printed_commands import in_help, in_pages
 
 
 def mistake(words: list[str]) -> str:
-    """What is wrong with the words; empty if they name a command, and only options that it has."""
+    """What is wrong with the words; empty if they are a command with options that it has."""
     command: click.Command = main
     rest = list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):

@@ -1,4 +1,4 @@
-"""A command that waits says why, on standard error and in simulated time."""
+"""A command that waits prints why, to standard error. Time is simulated."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +23,7 @@ CID = str(cid_of(RAW, b"data"))
 
 
 class Cluster:
-    """What a client is told."""
+    """The answers that a client gets."""
 
     def __init__(self) -> None:
         self.leader = "m"

@@ -1,4 +1,4 @@
-"""What a server says early is what its caller hears, however much is still being sent."""
+"""An early answer reaches the caller, however much is still being sent."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -51,7 +51,7 @@ async def pieces() -> AsyncIterator[bytes]:
 
 @pytest.mark.asyncio
 async def test_a_refusal_while_bytes_are_sent_is_heard(channel: grpc.aio.Channel) -> None:
-    """About every second one was lost once, and the whole file sent again."""
+    """Once about half of them were lost, and the whole file was sent again."""
     heard = []
     for _ in range(CALLS):
         with pytest.raises(ClusterError) as caught:
@@ -75,7 +75,7 @@ async def test_a_refused_stream_is_heard(channel: grpc.aio.Channel) -> None:
 
 
 class Silent:
-    """A call whose write failed, and of which the server never says anything."""
+    """A call whose write failed, and which the server never answers."""
 
     def add_done_callback(self, _callback: object) -> None:
         pass

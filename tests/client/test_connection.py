@@ -1,4 +1,4 @@
-"""Who is asked next, and what breaks under a writer's hands."""
+"""Which master is tried next, and streams that break during a write."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -74,7 +74,7 @@ async def test_a_master_that_was_forgotten_meanwhile_is_no_fault() -> None:
 async def test_a_node_that_believes_in_a_dead_leader_traps_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Once it and the dead one sent its callers to each other, though a leader was there."""
+    """Once it and the dead one sent callers to each other although there was a leader."""
     dead, believes, leads = (f"127.0.0.1:{port}" for port in (1, 2, 3))
     opened = Connection([(a, None) for a in (dead, believes, leads)], enrol(make_ca()).tls)
     monkeypatch.setattr(opened, "channel", lambda target: target[0])
@@ -149,7 +149,7 @@ async def test_a_source_that_fails_is_seen_and_nothing_taken_for_the_whole() -> 
 async def test_what_a_node_said_is_told_and_not_that_another_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Once it was chance: "no master answers", although one had said that nobody leads."""
+    """Once this was random: "no master answers", although one had said that nobody leads."""
     alive, gone = "127.0.0.1:1", "127.0.0.1:2"
     opened = Connection([(alive, None), (gone, None)], enrol(make_ca()).tls)
     monkeypatch.setattr(opened, "channel", lambda target: target[0])

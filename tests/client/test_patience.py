@@ -1,4 +1,4 @@
-"""How long a person waits for masters that do not answer, and what is said meanwhile."""
+"""How long a command waits for masters that do not answer, and what it prints meanwhile."""
 
 import asyncio
 

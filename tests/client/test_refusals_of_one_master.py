@@ -1,4 +1,4 @@
-"""What one master says of itself sends the caller to the next; what the cluster decided does not."""
+"""An error about one master sends the caller to the next; a decision of the cluster does not."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ class Masters:
         self.answers = dict(answers)
         self.asked: list[str] = []
         self.leads_after = 1000
-        """The third leads once so many were asked."""
+        """The third leads once this many calls were made."""
         self.connection = Connection([(a, None) for a in answers], enrol(make_ca()).tls)
         self.connection.channel = lambda target: target[0]  # type: ignore[method-assign,assignment,return-value]
 
@@ -75,7 +75,7 @@ async def test_a_certificate_is_invalid_once_a_majority_says_so() -> None:
 
 @pytest.mark.asyncio
 async def test_a_leader_that_finds_the_certificate_invalid_alone_is_waited_out() -> None:
-    """The others let the caller in: it is the leader's clock, and another leads soon."""
+    """The others accept the caller: the leader's clock is wrong, and another will lead soon."""
     masters = Masters(
         {ONE: Reason.CERTIFICATE_INVALID, TWO: Reason.NOT_LEADER, THREE: Reason.NOT_LEADER}
     )

@@ -1,4 +1,4 @@
-"""What ends a stream's background task reaches the caller, whatever it is."""
+"""Any error in a stream's background task reaches the caller."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -29,7 +29,7 @@ OPERATIONS = sorted(
 
 
 class Cluster:
-    """A connection that answers what it is told to, or never."""
+    """A connection with given answers, or none at all."""
 
     def __init__(self, answer: Callable[[Any], Any] | None = None) -> None:
         self.metadata = ()

@@ -1,4 +1,4 @@
-"""What a task is to do, as the client says it."""
+"""A task's specification, as the client makes it."""
 
 import pytest
 

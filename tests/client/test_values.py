@@ -1,4 +1,4 @@
-"""Payloads and results as a user of Python expects them, and errors that say what to give."""
+"""Payloads and results in plain Python, and errors that name what is accepted."""
 
 import json
 import traceback
@@ -121,7 +121,7 @@ def test_a_result_with_a_file_keeps_its_cid() -> None:
     ],
 )
 async def test_a_wrong_argument_is_an_error_with_a_reason(operation: Any, said: str) -> None:
-    """Bare errors of gRPC and protobuf said nothing of what to give instead."""
+    """The bare errors of gRPC and protobuf did not say what is accepted."""
     client = Client(CapturingConnection())
     with pytest.raises(ClusterError, match=said) as caught:
         await operation(client)
@@ -136,7 +136,7 @@ def test_a_spec_is_a_value_of_the_core() -> None:
 
 
 class Ended:
-    """A client that knows how a task ended, and counts how often it is asked."""
+    """A client that knows how a task ended, and counts its calls."""
 
     def __init__(self, **how: Any) -> None:
         self.how, self.count = how, 0

@@ -40,7 +40,7 @@ async def client(cluster: LocalCluster) -> AsyncIterator[Client]:
 
 
 async def upper(client: Client, text: str, input_cid: str = "") -> bytes:
-    """What `go_upper` makes of it."""
+    """What `go_upper` returns for it."""
     inputs = [("more", input_cid)] if input_cid else []
     task = await client.submit_task("go_upper", text, inputs=inputs)
     ended = (await client.wait_tasks([task], timeout=ENDED))[task]
@@ -89,7 +89,7 @@ def files(person: Profile) -> list[str]:
 
 
 async def steps_of(command: Sequence[str]) -> dict[str, str]:
-    """What a client says of each of its steps."""
+    """What a client prints for each of its steps."""
     async with running(command) as program:
         return dict(line.split(" ", 1) for line in await program.ended())
 

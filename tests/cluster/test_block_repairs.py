@@ -1,4 +1,4 @@
-"""A master's own blocks that are damaged or lost: what its readers get, and what it repairs."""
+"""A master's damaged or lost blocks: what readers get, and what it repairs."""
 
 import asyncio
 from collections.abc import Sequence

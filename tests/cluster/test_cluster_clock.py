@@ -1,4 +1,4 @@
-"""A node's clock beside the others': what it signs, dates and says. Time is simulated."""
+"""A node's clock compared with the others': what it signs, dates and reports. Time is simulated."""
 
 import asyncio
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ DAY = 86_400.0
 
 
 class Wall:
-    """A wall clock that can be set; virtual time goes on beside it."""
+    """A wall clock that can be set, apart from virtual time."""
 
     def __init__(self) -> None:
         self._loop = virtual_loop()
@@ -63,7 +63,7 @@ class Wall:
 
 
 def heard(own: ClusterClock, wall: Wall, **ahead: float) -> None:
-    """Compare with others, each so far ahead of the truth."""
+    """Compare with others, each ahead of the true time by this much."""
     now = virtual_loop().time()
     for node, seconds in ahead.items():
         own.take(NodeId(node), wall.told(seconds), now, now)
@@ -75,14 +75,14 @@ def voting(*others: NodeId) -> ClusterClock:
 
 @virtual_time
 async def test_a_jump_is_known_at_once_by_what_was_compared_before_it() -> None:
-    """No other node need be reached: their certificates look expired then."""
+    """It must not depend on other nodes, whose certificates look expired by such a clock."""
     wall = Wall()
     own = voting(ONE, TWO)
     with pytest.raises(ClusterError) as caught:
         own.check()
     assert caught.value.reason is Reason.CLOCK_OFF
     assert caught.value.retry_after is not None
-    own.check_alone()  # Nothing speaks against it.
+    own.check_alone()  # Nothing contradicts it.
     heard(own, wall, n1=0, n2=0)
     own.check()
     assert not own.health().degraded
@@ -282,7 +282,7 @@ async def test_a_leader_whose_clock_is_off_signs_no_certificate_and_makes_no_roo
 
 
 def test_a_root_begins_long_before_it_is_made() -> None:
-    """One that was made by a clock ahead would make bad whatever it signs."""
+    """A root from a clock that is ahead would invalidate whatever it signs."""
     ahead = utc_now() + timedelta(days=300)
     ca = CertificateAuthority.create("test", ahead)
     assert ca.certificate.not_valid_before_utc < utc_now()
@@ -331,12 +331,12 @@ def watch(began_in: float, ahead: float, seconds: float, expected: int, tmp_path
 def test_a_certificate_that_has_ended_or_not_begun_is_renewed(
     began_in: float, tmp_path: Path
 ) -> None:
-    """One from tomorrow was shown until tomorrow: nobody let the node in."""
+    """A certificate from tomorrow was used until tomorrow: every node refused this one."""
     watch(began_in, 0.0, 3600, 1, tmp_path)
 
 
 def test_a_clock_far_ahead_does_not_use_up_what_a_member_may_hold(tmp_path: Path) -> None:
-    """Every new certificate looks old to it: there were two renewals a second, up to 64 a day."""
+    """To such a clock new certificates look old: two renewals a second, up to 64 a day."""
     hours = 6
     tenths = int(hours * 3600 / (RENEWED_SHARE_MIN * DAY))
     watch(0.0, 0.9 * DAY, hours * 3600, tenths + 1, tmp_path)

@@ -1,4 +1,4 @@
-"""What a node may answer: from the log it has, as the leader for sure, or not at all."""
+"""What a node may answer: from its log, as the confirmed leader, or not at all."""
 
 import asyncio
 from datetime import timedelta
@@ -20,7 +20,7 @@ HERE, OTHER = NodeId("here"), NodeId("other")
 
 
 class FakeReplica:
-    """A replica that is as it is told."""
+    """A replica whose properties the test sets."""
 
     def __init__(self) -> None:
         self.leader: NodeId | None = OTHER
@@ -136,7 +136,7 @@ def test_a_follower_has_no_leaders_state(replica: FakeReplica) -> None:
 
 
 def test_a_read_needs_a_lease(replica: FakeReplica, reading: Any) -> None:
-    """A leader that was replaced, and does not know it, would answer what is no longer true."""
+    """A leader that was replaced without knowing would give outdated answers."""
     machine = FakeMachine()
     replica.is_leader = True
     assert refused(of(replica, machine).read_state).reason is Reason.NOT_LEADER
@@ -181,7 +181,7 @@ def test_who_does_not_lead_names_who_does(replica: FakeReplica) -> None:
 def test_where_nobody_leads_the_caller_is_told_when_to_ask_again(
     replica: FakeReplica, leader: NodeId | None
 ) -> None:
-    """Itself is no answer: it has just said that it does not lead."""
+    """It must not name itself: it has just said that it does not lead."""
     replica.leader = leader
     error = of(replica).not_leader()
     assert error.reason is Reason.NO_LEADER
@@ -190,7 +190,7 @@ def test_where_nobody_leads_the_caller_is_told_when_to_ask_again(
 
 
 def test_a_node_whose_log_failed_says_so(replica: FakeReplica) -> None:
-    """NO_LEADER would have its callers wait for ever."""
+    """With NO_LEADER its callers would wait for ever."""
     replica.failed = ClusterError(Reason.LOG_STORAGE_FAILED, "the disk is full")
     assert of(replica).not_leader() is replica.failed
 
@@ -234,7 +234,7 @@ def test_a_master_that_is_told_of_its_removal_decides_nothing_without_a_leader(
     consensus = of(replica, FakeMachine())
     consensus.check_in_cluster()
     consensus.take_removal(ClusterError(Reason.CALLER_UNKNOWN, "it was removed"))
-    # A leader counts more: who says so may have gone on alone.
+    # A leader counts more: the master that says so may have gone on alone.
     consensus.check_in_cluster()
     replica.leader = None
     error = refused(consensus.check_in_cluster)

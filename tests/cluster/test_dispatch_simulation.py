@@ -1,4 +1,4 @@
-"""Workers and sessions under seeded faults: it holds, and finds what a missing guard lets through."""
+"""Workers and sessions under seeded faults: nothing fails, and a missing guard is noticed."""
 
 import pytest
 

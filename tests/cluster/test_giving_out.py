@@ -1,4 +1,4 @@
-"""How a leader gives out attempts: to whom, and what it holds for workers that do not read."""
+"""How a leader assigns attempts: to which workers, and what it buffers for slow readers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ def handed_back(number: int, count: int = 1) -> pb.AttemptOutcome:
 
 
 class Silent:
-    """A worker that says what the test says, and reads only what the test reads."""
+    """A worker that sends and reads only what the test does."""
 
     def __init__(self, its: Any, node: NodeId = WORKER) -> None:
         self.requests: asyncio.Queue[pb.WorkerSessionRequest] = asyncio.Queue()
@@ -47,14 +47,14 @@ class Silent:
         self.say(credit=pb.WorkerCredit(attempt_count=credit))
 
 
-# What is held for a worker.
+# What is buffered for a worker.
 
 
 @virtual_time
 async def test_payloads_are_not_held_for_a_worker_that_does_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Found from outside: thousands of messages of 1 MiB each stayed in the leader's memory."""
+    """Found by a tester: the leader buffered thousands of messages of 1 MiB each."""
     made = 0
     assignments = Outbox._assignments
 
@@ -95,7 +95,7 @@ async def test_what_is_not_current_any_longer_is_left_out_and_its_credit_is_not_
         its.consensus.commit(c.CancelTask(task_id=TaskId("t1")))
         message = await anext(worker.session)
         assert message.WhichOneof("message") == "cancellations"
-        # Else a worker with one slot would wait for ever for what it asked for.
+        # Otherwise a worker with one slot would wait for ever for what it asked for.
         message = await asyncio.wait_for(anext(worker.session), 1)
         assert [each.id.task_id for each in message.assignments.assignments] == ["t2"]
         await worker.session.aclose()
@@ -103,7 +103,7 @@ async def test_what_is_not_current_any_longer_is_left_out_and_its_credit_is_not_
 
 @virtual_time
 async def test_others_have_their_turn_between_messages_that_copy_much() -> None:
-    """Found from outside: 240 payloads of 1 MiB were copied at once; the loop stood for 0.5 s."""
+    """Found by a tester: 240 payloads of 1 MiB were copied at once, and blocked the loop for 0.5 s."""
 
     class Spent(Turn):
         waited = 0
@@ -126,11 +126,11 @@ async def test_others_have_their_turn_between_messages_that_copy_much() -> None:
         assert Spent.waited == 10
         its.submit(10)
         await anext(worker.session)
-        assert Spent.waited == 10  # What is short does not wait.
+        assert Spent.waited == 10  # Short messages do not wait.
         await worker.session.aclose()
 
 
-# Workers that give back what they get.
+# Workers that hand back what they get.
 
 
 async def give_back(worker: ScriptedWorker, at: list[float], reason: dict[str, Any]) -> None:
@@ -150,7 +150,7 @@ async def give_back(worker: ScriptedWorker, at: list[float], reason: dict[str, A
 async def test_a_worker_that_hands_back_all_it_gets_backs_off_ever_longer_and_others_get_the_tasks(
     reason: dict[str, Any],
 ) -> None:
-    """Found from outside: 23,674 assignments in 15 s, and no task of 20 ended."""
+    """Found by a tester: 23,674 assignments in 15 s, and no task of 20 ended."""
     async with leading() as its:
         bad = await its.worker(credit=20)
         at: list[float] = []
@@ -218,7 +218,7 @@ async def test_neither_a_new_session_nor_outcomes_of_what_it_does_not_have_end_a
 
 @virtual_time
 async def test_long_tasks_go_to_the_free_slots_and_not_behind_taken_ones() -> None:
-    """Found from outside: of 4 tasks of 10 s all went to a worker that had read far ahead."""
+    """Found by a tester: all 4 tasks of 10 s went to a worker that had granted much credit."""
     async with leading() as its:
         for node in (WORKER, OTHER):
             its.consensus.commit(

@@ -118,7 +118,7 @@ async def test_tokens_are_listed_by_id_and_a_revoked_one_is_gone() -> None:
 
 
 class Joining:
-    """Somebody with a token."""
+    """A joiner with a token."""
 
     def __init__(self, leader: Leader, token: str, name: str = "joiner") -> None:
         self.secret = parse_token(token)

@@ -60,7 +60,7 @@ async def test_a_node_that_is_silent_for_its_lease_is_dead_and_one_that_is_heard
 
 @watched
 async def test_a_lost_worker_gives_its_tasks_back(leader: Leader) -> None:
-    """A lost worker that wakes nobody was a mutant that no test noticed."""
+    """No test noticed the mutant in which a lost worker does not wake the planner."""
     changes: list[Touched] = []
     leader.watchers.append(lambda _revision, touched: changes.append(touched))
     body = c.SubmitTasks(
@@ -348,7 +348,7 @@ async def test_the_last_holder_of_files_is_removed_only_where_they_may_be_lost()
 
 @virtual_time
 async def test_a_worker_is_no_other_holder() -> None:
-    # It is named as a holder of its results, and does not keep them.
+    # It is named as a holder of its results, but does not keep them.
     leader = Leader()
     add_file(leader, "a", PEER, WORKER)
     error = await refused(leader.members.remove_node(PEER, caller=CLIENT, request_id="p"))

@@ -1,4 +1,4 @@
-"""Which names a certificate has: those of the member's entry, of which a worker writes a part."""
+"""The names in a certificate: those of the member's entry, part of which a worker sets itself."""
 
 from cryptography import x509
 
@@ -53,7 +53,7 @@ def names_of(role: Role) -> tuple[Identity, list[str]]:
 
 
 def test_a_worker_that_registers_a_masters_host_gets_no_such_name_at_its_renewal() -> None:
-    """With it, it would pass for the enrolment port there, and be given join tokens."""
+    """With that name it could pose as the enrolment port there, and receive join tokens."""
     for role in (Role.WORKER, Role.LEECHER):
         identity, names = names_of(role)
         assert names == [tls_name(identity.node_id)]

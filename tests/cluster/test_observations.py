@@ -1,4 +1,4 @@
-"""A leader's soft state: all of it is forgotten with the leadership."""
+"""A leader's soft state: all of it is cleared when the leadership ends."""
 
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core.backoff import Backoff

@@ -1,4 +1,4 @@
-"""A page is no longer than was asked for, nor than one message may be."""
+"""A page is no longer than requested, and fits into one message."""
 
 from collections.abc import Iterator
 
@@ -26,7 +26,7 @@ from tests.support.virtual_time import monotonic
 
 
 def widest() -> pb.Task:
-    """A task of which a list shows as much as there may be."""
+    """A task with the largest entry that a list may show."""
     return task_to_proto(
         Task(
             task_id=TaskId("t" * 64),
@@ -47,7 +47,7 @@ def widest() -> pb.Task:
 
 @pytest.mark.asyncio
 async def test_a_page_of_wide_tasks_fits_in_a_message() -> None:
-    """A thousand of them had 10 MB, and the list ended with RESOURCE_EXHAUSTED for ever."""
+    """A thousand of them took 10 MB, and the list always failed with RESOURCE_EXHAUSTED."""
     task = widest()
     page = Page("tasks", 1000)
     shown, following = await page_of_items(((task, n) for n in range(1000)), page)
@@ -73,7 +73,7 @@ async def test_a_page_ends_by_its_size_and_says_whether_more_follow() -> None:
 
 @pytest.mark.asyncio
 async def test_one_item_is_shown_however_long_it_is() -> None:
-    """Else a list would never come past it."""
+    """Otherwise a list would never come past it."""
     long = pb.Task(task_id="x" * (PAGE_BYTES_MAX + 1))
     page = Page("tasks", 5)
     shown, following = await page_of_items(((long, n) for n in range(3)), page)
@@ -97,7 +97,7 @@ async def test_an_item_that_no_message_holds_is_named_and_the_list_goes_on_after
 
 @pytest.mark.asyncio
 async def test_a_page_that_takes_long_to_find_lets_others_have_their_turn() -> None:
-    """Most of what is looked through may be hidden from who asks."""
+    """Most of the rows that are read may be hidden from the caller."""
     taken = 0
 
     class Short(Turn):

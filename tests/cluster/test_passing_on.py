@@ -1,4 +1,4 @@
-"""A file for which the leader has no room: it goes on to others whole, or not at all."""
+"""A file for which the leader has no space: others get it whole, or not at all."""
 
 import asyncio
 from collections.abc import AsyncIterator

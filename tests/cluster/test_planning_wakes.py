@@ -1,4 +1,4 @@
-"""When the leader plans: not oftener than something changed, and not without workers."""
+"""When the leader plans: only after a change, and only with workers."""
 
 import asyncio
 

@@ -17,7 +17,7 @@ NODE = NodeId("12D3KooWnode")
 
 
 class Order:
-    """Notes what the registration of a master does, in order: no process can show it."""
+    """Records what the registration of a master does, in order; a real process can't show it."""
 
     def __init__(self) -> None:
         self.did: list[str] = []
@@ -71,7 +71,7 @@ async def test_a_master_to_which_the_keys_cannot_be_sealed_does_not_vote() -> No
 
 @pytest.mark.asyncio
 async def test_a_voter_that_is_back_waits_for_no_keys() -> None:
-    """Else masters that are back could not register while the leader has no keys itself."""
+    """Otherwise masters that are back could not register while the leader has no keys itself."""
     order = Order()
     order.voters = frozenset({voter_id(NODE, 1)})
     await order.register()

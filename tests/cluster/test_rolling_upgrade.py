@@ -20,7 +20,7 @@ from tests.support.virtual_time import now_ms
 
 NEWER_KEY: Final = "user.newer"
 NEWER: Final = c.ProposeConfig(values={NEWER_KEY: "1"})
-"""Stands for a command of release 0.2.0."""
+"""A stand-in for a command of release 0.2.0."""
 
 
 class Machine(ReplicatedStateMachine):

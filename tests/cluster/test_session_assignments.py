@@ -123,14 +123,14 @@ async def test_an_assignment_that_is_not_committed_is_tried_again_after_a_moment
 
 @virtual_time
 async def test_a_dead_node_gets_nothing_and_work_again_once_it_is_alive() -> None:
-    """Nothing else woke the planner: its credit had come before."""
+    """Nothing else wakes the planner: the credit was granted before."""
     async with leading() as its:
         worker = await its.worker(credit=2)
         its.consensus.commit(c.SetLiveness(dead=(WORKER,)))
         its.submit(1)
         await asyncio.sleep(1)
         assert its.task(1).state is TaskState.PENDING
-        assert its.consensus.proposed == []  # Else it would try for ever.
+        assert its.consensus.proposed == []  # Otherwise it would try for ever.
         its.consensus.commit(c.SetLiveness(alive=(WORKER,)))
         await until(lambda: bool(worker.assigned), 1.0)
 

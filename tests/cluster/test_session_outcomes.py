@@ -1,4 +1,4 @@
-"""Outcomes and progress told to the leader. Simulated time; log and gRPC in memory."""
+"""Outcomes and progress sent to the leader. Simulated time; log and gRPC in memory."""
 
 import asyncio
 
@@ -87,7 +87,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 @virtual_time
 async def test_an_outcome_that_can_not_be_accepted_is_refused_by_itself(name: str) -> None:
-    """Found from outside: it killed every session of its worker, and nobody's tasks ended there."""
+    """Found by a tester: it ended every session of its worker, and no task ended there."""
     outcome, reason = BAD[name]
     async with leading() as its:
         its.submit(1, 2)
@@ -217,7 +217,7 @@ async def test_an_outcome_that_is_not_committed_is_not_confirmed() -> None:
 
 @virtual_time
 async def test_a_leader_that_was_replaced_and_does_not_know_it_confirms_and_kills_nothing() -> None:
-    """What it does not know may be newer than it: the worker would forget the outcome."""
+    """An unknown reason may be newer than the leader: the worker would forget the outcome."""
     async with leading() as its:
         its.consensus.refuses = lambda _: ClusterError(Reason.UNKNOWN_OUTCOME, "no majority")
         worker = await its.worker()

@@ -1,4 +1,4 @@
-"""What is announced of a state that changes, and what snapshots leave to the garbage collector."""
+"""Which changes of a state are announced, and what snapshots leave to the garbage collector."""
 
 import gc
 import weakref

@@ -1,4 +1,4 @@
-"""The leader looks for tasks whose time is over, by a clock that it may trust."""
+"""The leader finds tasks whose time is over, if its clock is trusted."""
 
 import asyncio
 from typing import Any

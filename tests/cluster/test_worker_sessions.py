@@ -70,7 +70,7 @@ async def test_a_hello_names_a_bounded_number_of_attempts_and_takes_turns_with_o
 
 @virtual_time
 async def test_what_a_worker_lost_goes_to_others_and_what_is_stale_is_named() -> None:
-    """A mutant that nobody noticed: attempts lost at a worker's hello were not requeued."""
+    """No test noticed the mutant in which attempts lost at a worker's hello are not requeued."""
     async with leading() as its:
         its.submit(1, 2, 3)
         first = await its.worker(credit=3)

@@ -1,4 +1,4 @@
-"""A field is declared in its dataclass and its message; what does not match is no codec."""
+"""A field is declared in its dataclass and its message; a mismatch is an error."""
 
 from dataclasses import dataclass, field, make_dataclass
 from enum import StrEnum

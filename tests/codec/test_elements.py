@@ -59,7 +59,7 @@ def test_packed_numbers_beyond_the_bound_are_found() -> None:
         b"\x12",
         b"\x12\x05\x00",
         b"\x12" + b"\xff" * 11,
-        # A length of 2 to whoever drops what is beyond 64 bits.
+        # A length of 2 if bits beyond 64 are dropped.
         b"\x12" + b"\x82" + b"\x80" * 8 + b"\x02" + b"\x22\x00",
         b"\x0d\x00",
         b"\x0e",

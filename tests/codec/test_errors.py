@@ -1,4 +1,4 @@
-"""Errors on the wire: for callers with google.rpc and without, and those that gRPC itself makes."""
+"""Errors on the wire: with and without google.rpc, and those that gRPC itself makes."""
 
 from datetime import timedelta
 from typing import Any

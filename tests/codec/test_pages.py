@@ -1,4 +1,4 @@
-"""Page tokens and sizes, as requests bring them."""
+"""Page tokens and sizes in requests."""
 
 import pytest
 
@@ -46,5 +46,5 @@ def test_what_is_no_token_is_refused(token: str) -> None:
 
 
 def test_a_token_of_another_list_is_refused() -> None:
-    """It began somewhere, or at the beginning again: rows were skipped or shown twice."""
+    """The list began somewhere, or started again: rows were skipped or shown twice."""
     assert refused(Page("content", 1).token_after(12)) is Reason.INVALID_ARGUMENT

@@ -1,4 +1,4 @@
-"""How many there are is checked before any of them is read."""
+"""Counts are checked before any element is read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Tasks that are submitted are decoded once, for policies and for the log."""
+"""Submitted tasks are decoded once, for policies and for the log."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ def test_what_is_judged_is_what_is_stored(
 
 
 def test_no_more_is_decoded_than_is_needed(decoded: list[str]) -> None:
-    """One who is refused at the first task, or has no rights at all, costs little."""
+    """A caller that is refused at the first task, or has no permissions, costs little."""
     submission = Submission(SPECS, "specs", "r")
     submission.check_size()
     assert submission.has_inputs()
@@ -82,7 +82,7 @@ def test_a_bad_task_is_refused_at_each_pass() -> None:
 
 
 def test_the_inputs_of_any_task_are_seen_whatever_was_decoded_before() -> None:
-    """Where none are seen, nobody asks whether the submitter may read them."""
+    """Inputs that are overlooked are not authorized."""
     plain = pb.TaskSpec(task_type="t")
     submission = Submission([plain, SPECS[0]], "specs", "r")
     assert submission.has_inputs()

@@ -1,4 +1,4 @@
-"""Good tokens put to bad use, and the name by which that is refused."""
+"""Valid tokens that are misused, and the name of the refusal."""
 
 import time
 from itertools import pairwise
@@ -90,7 +90,7 @@ def test_a_proof_that_did_not_come_along() -> None:
     assert refused(lambda: signed_call(both, ROOT)) == ("UnavailableProof", 1)
     by = validator()
     assert peer_call(BOB, ROOT, to_bob, by=by)
-    # Not even where another call brought it.
+    # Not even if another call sent it.
     assert refused(lambda: signed_call(both, ROOT, by=by)) == ("UnavailableProof", 1)
 
 
@@ -193,7 +193,7 @@ def test_a_revoked_link_anywhere(position: int) -> None:
 
 
 def test_what_was_found_ends_when_its_chain_does() -> None:
-    """A stream asks so, again and again, while it runs."""
+    """A stream is checked like this again and again while it runs."""
     by = validator()
     delegations = by.delegations(by.read(write_container([ROOT])))
 
@@ -279,7 +279,7 @@ def test_a_policy_of_any_link_refuses() -> None:
 
 
 def test_quoted_keys_are_heeded() -> None:
-    """As iso-ucan did not: it took `["namespace"]` for nothing at all."""
+    """Unlike iso-ucan, which ignored `["namespace"]`."""
     for selector in ('["namespace"]', '.["namespace"]'):
         for statement in (["!=", selector, "team-a"], ["==", selector, "team-b"]):
             root = CLUSTER.delegates(ALICE, policy=[statement])

@@ -1,4 +1,4 @@
-"""Tokens that were forged, bent or blown up, and the name by which each is refused."""
+"""Tokens that were forged, altered or inflated, and the name of each refusal."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""What the product takes less than the specification, one test a difference."""
+"""What the product refuses and the specification allows, one test per difference."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -33,7 +33,7 @@ P256 = Did("did:key:zDnaerDaTF5BXEavCrfRZEk316dpbLsfPDZ3WJ5hRTPFU2169")
 
 
 def by_profile(profile: ValidationProfile, invocation: bytes, *proofs: bytes, **asked: Any) -> str:
-    """Taken, or the name of the refusal."""
+    """`taken`, or the name of the refusal."""
     authority = CLUSTER if profile.authority_required else None
     try:
         signed_call(invocation, *proofs, by=validator(profile, authority), **asked)

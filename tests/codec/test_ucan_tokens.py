@@ -1,4 +1,4 @@
-"""Tokens and containers: what goes in comes out, what is bent does not, what verified is kept."""
+"""Tokens and containers: round trips, refusals, and the cache of verified delegations."""
 
 import base64
 from typing import Any
@@ -57,7 +57,7 @@ def test_what_is_remembered_is_bounded_and_what_is_used_stays() -> None:
 
 
 def verifications(monkeypatch: pytest.MonkeyPatch) -> list[Did]:
-    """Whose signatures are verified from now on."""
+    """The tokens whose signatures are verified from now on."""
     issuers: list[Did] = []
 
     def verify(did: Did, signature: bytes, message: bytes) -> bool:
@@ -73,7 +73,7 @@ def test_a_signature_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
     to_bob, useless = ALICE.delegates(BOB), CLUSTER.delegates(BOB, "/state")
     for _ in range(2):
         peer_call(BOB, ROOT, to_bob, useless, by=by)
-    # But what grants nothing: nobody drives out others' with it.
+    # But not one that grants nothing, or it could displace those of others.
     assert sorted(seen) == sorted([CLUSTER.did, ALICE.did, CLUSTER.did, CLUSTER.did])
     seen.clear()
     by = validator()

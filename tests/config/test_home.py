@@ -1,4 +1,4 @@
-"""What is said of a home: by what is there, and with the way out."""
+"""Messages about a home: they describe what is there, and the way out."""
 
 import os
 from collections.abc import Iterator

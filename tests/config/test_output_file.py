@@ -1,4 +1,4 @@
-"""Files that a person names: nothing that is there is lost, and what is written is whole."""
+"""Output files: nothing that exists is lost, and what is written is complete."""
 
 import errno
 import os

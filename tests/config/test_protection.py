@@ -1,4 +1,4 @@
-"""What others could write of a node's directory, or read of a key, is closed or refused."""
+"""What others could write in a node's directory, or read of a key, is closed or refused."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""What a node is told: files, variables and flags, good and bad."""
+"""A node's settings: files, variables and flags, valid and invalid."""
 
 from datetime import timedelta
 from pathlib import Path

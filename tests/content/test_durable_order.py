@@ -1,4 +1,4 @@
-"""Blocks and their names are synced before anybody is told that they are stored."""
+"""Blocks and their names are synced before they are acknowledged."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from tests.support.virtual_time import loop_clock
 
 
 class Disk:
-    """What would be left of a directory if the power went now, by the syncs there were."""
+    """What would be left of a directory after a power cut now, given the syncs so far."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._synced: set[int] = set()

@@ -1,4 +1,4 @@
-"""Files from other nodes, some of which lie, lack blocks or break off."""
+"""Files from other nodes, some of which send wrong blocks, lack blocks or break off."""
 
 import asyncio
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Which blocks are of a file."""
+"""Which blocks a file has."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""For how long a worker that gives attempts back is given no others."""
+"""How long a worker that hands attempts back gets no others."""
 
 from ipfs_cluster_node.core.backoff import (
     BACKOFF_SECONDS,

@@ -1,4 +1,4 @@
-"""What the log agrees on about certificates."""
+"""Certificates in the replicated state."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import did_from_public_key, node_id_from_did
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid
-from ipfs_cluster_node.core.state import JUDGED_STEP_MS_MAX, ClusterState
+from ipfs_cluster_node.core.state import EXPIRY_STEP_MS_MAX, ClusterState
 from tests.support.certificate_states import CLIENT, CLUSTER, DAY_S, OTHER, apply, cluster, record
 
 
@@ -247,7 +247,7 @@ def test_a_leaders_clock_far_ahead_has_no_revocation_forgotten() -> None:
     state = cluster(record(1))
     apply(state, RevokeCertificate(revocation=CertificateRevocation(serial=1, until_s=DAY_S)))
     apply(state, ExpireRecords(), at_s=DAY_S)
-    years_s, step_s = 3650 * DAY_S, JUDGED_STEP_MS_MAX // 1000
+    years_s, step_s = 3650 * DAY_S, EXPIRY_STEP_MS_MAX // 1000
     again = ClusterState(decode_snapshot(encode_snapshot(state.data())))
     for each in (state, again):
         for number in range(1, 11):
@@ -306,7 +306,7 @@ def test_a_snapshot_brings_certificates_revocations_and_the_authority_back() -> 
 def test_past_the_most_that_are_remembered_the_first_to_end_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """To look for it took 13 ms each time, at every master."""
+    """Finding it took 13 ms each time, on every master."""
     monkeypatch.setattr("ipfs_cluster_node.core.certificates.CERTIFICATES_MAX", 5)
     table = CertificateTable()
     kept: list[CertificateRecord] = []

@@ -1,4 +1,4 @@
-"""A node's clock is judged by those of the others; one that is alone, by its own past."""
+"""A node's clock is compared with the others'; that of a single one, with its own past."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def judge(
         (DAY, (0,), 3, Verdict.DISPUTED, DAY),
         (0, (0,), 3, Verdict.TRUSTED, 0),
         (0, (), 3, Verdict.UNKNOWN, 0),
-        # Of two nobody can say whose clock is wrong.
+        # With two, it is unknown whose clock is wrong.
         (DAY, (0,), 2, Verdict.DISPUTED, DAY),
         (0, (0,), 2, Verdict.TRUSTED, 0),
         # Three that all differ.

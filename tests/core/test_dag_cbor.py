@@ -1,4 +1,4 @@
-"""One encoding a value: what is canonical comes back, and nothing else is taken."""
+"""Each value has one encoding: canonical bytes round-trip, and others are refused."""
 
 import math
 import time

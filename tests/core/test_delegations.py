@@ -1,4 +1,4 @@
-"""The delegations and revocations that the cluster keeps."""
+"""The delegations and revocations that the cluster stores."""
 
 from dataclasses import replace
 from hashlib import sha256
@@ -265,7 +265,7 @@ def test_one_client_can_not_take_all_the_room_of_another(world: World) -> None:
 
 
 def test_a_chain_is_looked_for_no_further_than_it_may_be_long(world: World) -> None:
-    """Else one call would go through all that anybody had kept."""
+    """Otherwise one call would go through all that anybody had kept."""
     people = [did_from_public_key(bytes([n]) * 32) for n in range(50, 70)]
     world.put(*(stored(f"p{n}", people[n], people[n + 1]) for n in range(19)))
     chain = world.state.delegations.chain_of(people[19])

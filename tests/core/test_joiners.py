@@ -1,4 +1,4 @@
-"""Joiners who wait until somebody lets them in."""
+"""Joiners that wait for approval."""
 
 from dataclasses import replace
 from typing import Any, Final
@@ -109,7 +109,7 @@ def test_who_was_approved_comes_in_as_it_was_shown(machine: Machine) -> None:
 
 
 def test_who_waits_with_a_token_whose_maker_is_removed_waits_no_more(machine: Machine) -> None:
-    """Else whom it approved could still come in once it is found out."""
+    """Otherwise whom it approved could still come in once it is found out."""
     maker = Principal(did=OPERATOR, name="o", role=Role.CLIENT, enrolled_at_ms=1, liveness_at_ms=1)
     machine.state.members.put(maker)
     machine.do(ASKS)
@@ -122,7 +122,7 @@ def test_who_waits_with_a_token_whose_maker_is_removed_waits_no_more(machine: Ma
 
 
 def test_an_approval_is_for_one_token(machine: Machine) -> None:
-    """Else who may let workers in could let the same identity in as a master."""
+    """Otherwise who may let workers in could let the same identity in as a master."""
     machine.do(replace(TOKEN, token_id="m", role=Role.MASTER))
     machine.do(replace(ASKS, token_id="m"))
     assert machine.do(APPROVED).reason is Reason.MEMBER_NOT_FOUND
@@ -143,7 +143,7 @@ def test_a_wrong_secret_does_not_wait(machine: Machine) -> None:
     assert machine.do(APPROVED).reason is Reason.MEMBER_NOT_FOUND
     members = machine.state.members
     machine.do(ASKS)
-    # The leader asks the state before it writes: who repeats itself makes the log no longer.
+    # The leader checks the state before it writes: repeats do not grow the log.
     pending = members.check_joiner(ASKS, 1_000)
     assert isinstance(pending, Rejected)
     assert pending.reason is Reason.APPROVAL_PENDING
@@ -177,7 +177,7 @@ def test_to_ask_whether_a_token_lets_one_in_changes_nothing() -> None:
     machine.do(ASKS, "r", ASKS.did)
     machine.do(APPROVED)
     assert isinstance(machine.do(ASKS, "r", ASKS.did), Accepted)
-    # Whom it has let in it lets in again, and nobody else.
+    # It admits those again whom it has admitted, and nobody else.
     assert members.would_admit(ASKS, 1_000) == members.token("k")
     other = replace(ASKS, did=did_from_public_key(b"x" * 32))
     refused = members.would_admit(other, 1_000)

@@ -1,4 +1,4 @@
-"""Which id is meant, and how short it is shown."""
+"""Which id a short form means, and how short ids are shown."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""How often one address may knock."""
+"""How often one address may call."""
 
 from ipfs_cluster_node.core.rates import ADDRESSES_MAX, RateLimit
 
@@ -9,7 +9,7 @@ def test_a_burst_is_let_through_then_so_many_a_second_and_others_are_not_touched
     assert limit.take("b", 10.0) == 0.0
     assert limit.take("a", 10.5) == 0.0
     assert limit.take("a", 10.5) == 0.5
-    # Refused knocks cost nothing, and a long wait fills the bucket no further than a burst.
+    # Refused calls cost nothing, and a long wait fills the bucket up to one burst.
     assert [limit.take("a", 1000.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
 
 

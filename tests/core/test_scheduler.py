@@ -26,7 +26,7 @@ def given_to(count: int, *offers: WorkerOffer) -> list[NodeId]:
 
 
 def test_no_task_waits_behind_taken_slots_while_another_worker_has_free_ones() -> None:
-    """Found from outside: 4 tasks of 10 s went to one worker with 2 slots, beside an idle one."""
+    """Found by a tester: 4 tasks of 10 s went to one worker with 2 slots, beside an idle one."""
     ahead = WorkerOffer(A, ECHO, credit=200, free_slots=2)
     idle = WorkerOffer(B, ECHO, credit=2, free_slots=2)
     assert sorted(given_to(4, ahead, idle)) == [A, A, B, B]

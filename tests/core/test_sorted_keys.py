@@ -1,4 +1,4 @@
-"""Keys in order, read from any of them on, while others are added."""
+"""Keys in order, read from any position while others are added."""
 
 from hypothesis import given
 from hypothesis import strategies as st

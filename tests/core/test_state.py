@@ -80,7 +80,7 @@ def test_no_task_is_given_to_a_dead_or_removed_node(world: World) -> None:
 
 
 def test_the_removal_of_a_node_goes_through_no_files(world: World) -> None:
-    """Every master stood still for as long as that took: 0.4 s for 250,000 files."""
+    """That blocked every master for as long as it took: 0.4 s for 250,000 files."""
     world.do(c.AddContent(cid="a", size_bytes=1, holders=(MASTER, WORKER), name=""))
     before = world.state.contents["a"]
     world.do(c.RemoveNode(node_id=WORKER))
@@ -88,7 +88,7 @@ def test_the_removal_of_a_node_goes_through_no_files(world: World) -> None:
     assert world.state.contents.holders_of(before) == (MASTER,)
     again = ClusterState(decode_snapshot(encode_snapshot(world.state.data())))
     assert again.contents.holders_of(again.contents["a"]) == (MASTER,)
-    # Who gets it next does not keep the name of who is gone.
+    # The next worker of the task does not keep the name of the removed one.
     world.do(c.AddContent(cid="a", size_bytes=1, holders=(OTHER,), name=""))
     assert world.state.contents["a"].holders == (MASTER, OTHER)
     assert list(world.state.contents.cids.after("")) == ["a"]

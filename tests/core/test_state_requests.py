@@ -33,7 +33,7 @@ def test_answers_and_ended_tasks_are_forgotten_after_their_time(world: World) ->
 
 
 def test_much_is_forgotten_in_steps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All at once would keep every master from all else at the same time."""
+    """All at once would block every master at the same time."""
     monkeypatch.setattr("ipfs_cluster_node.core.state.EXPIRED_MAX", 2)
     for number in range(5):
         world.submit(f"t{number}", request_id=f"r{number}")

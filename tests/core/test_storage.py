@@ -1,4 +1,4 @@
-"""Who holds a file, and what of a disk is kept for the log."""
+"""The holders of a file, and the part of a disk that is reserved for the log."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""What is said of a task: its attempts, its payload, and what it waits for."""
+"""The details of a task: its attempts, its payload, and what it waits for."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tasks in the replicated state: their place in the queue, what is handed back, what makes room."""
+"""Tasks in the replicated state: their place in the queue, handing back, deletion of ended ones."""
 
 from collections.abc import Iterator
 
@@ -66,7 +66,7 @@ def kept(world: World) -> list[str]:
 
 @pytest.mark.parametrize("how", ["dead", "hello", "handed back", "failed", "given up"])
 def test_a_task_that_comes_back_keeps_its_place(world: World, how: str) -> None:
-    """Found from outside: a task whose worker was lost went to the end of the queue, 30 of 32."""
+    """Found by a tester: a task whose worker was lost went to the end of the queue, 30 of 32."""
     names = [f"t{number}" for number in range(8)]
     world.submit(*names)
     for name in ("t1", "t4", "t2"):
@@ -221,7 +221,7 @@ def test_a_stale_attempt_number_of_the_same_node_does_not_count(world: World) ->
 
 
 def test_ended_tasks_make_room_the_oldest_first(world: World) -> None:
-    """Found from outside: ended tasks counted for 7 days, and every submission was refused."""
+    """Found by a tester: ended tasks counted for 7 days, and every submission was refused."""
     world.do(config("task_count_max", "10"))
     world.do(config("task_ended_keep_min", "3"))
     for number in range(500):
@@ -250,7 +250,7 @@ def test_ended_tasks_make_no_room_below_the_number_that_is_kept(world: World) ->
 
 
 def test_at_most_half_of_all_tasks_are_kept_ended_ones(world: World) -> None:
-    """Else a cluster that may hold few would take nothing once it had done so many."""
+    """Otherwise a cluster that may hold few would take nothing once it had done so many."""
     world.do(config("task_count_max", "4"))  # The default keeps 10,000.
     for number in range(20):
         world.submit(f"e{number}")

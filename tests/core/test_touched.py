@@ -1,4 +1,4 @@
-"""What a command says that it touched is what it changed: no more, and no less."""
+"""The rows that a command reports as touched are exactly those that it changed."""
 
 from collections import Counter
 from itertools import islice
@@ -26,7 +26,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a short history reaches."""
     monkeypatch.setattr(certificates, "CERTIFICATES_MAX", 6)
     monkeypatch.setattr(state, "TOKEN_KEEP_MS", 1000)
-    monkeypatch.setattr(state, "JUDGED_STEP_MS_MAX", 30 * 86_400_000)
+    monkeypatch.setattr(state, "EXPIRY_STEP_MS_MAX", 30 * 86_400_000)
 
 
 def carried_out(cluster: ClusterState, command: c.LogCommand) -> Touched:

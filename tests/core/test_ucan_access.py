@@ -1,4 +1,4 @@
-"""What delegations allow somebody, found once for many requests, and explained."""
+"""What delegations allow a caller, found once for many requests, and explained."""
 
 from itertools import pairwise
 from typing import Any, Final
@@ -94,7 +94,7 @@ def test_a_revoked_link_stands_in_nobodys_way() -> None:
         revoked = {each.cid: frozenset({revoker}) for each in crowd}
         access = arranged(claim(ALICE), root, *crowd, good, revocations=revoked)
         assert access.chain == (root, good)
-    # Whoever is gone calls no more, by whatever chain.
+    # A removed principal can't call by any chain.
     with pytest.raises(UcanError, match="Revoked"):
         arranged(claim(ALICE), *FAR_WAY, revoked_dids=frozenset({ALICE}))
 
@@ -125,7 +125,7 @@ def test_what_is_heavy_to_judge_shuts_out_nothing_that_is_light() -> None:
 
 
 def test_no_holder_is_gone_on_from_twice_by_commands_as_wide() -> None:
-    """Else four links a level are 65,536 ways over eight levels."""
+    """Otherwise four links a level are 65,536 ways over eight levels."""
     people = [Did(f"did:key:z6Mk{number}") for number in range(9)]
     bag = [link(giver, taker) for giver, taker in pairwise(people) for _ in range(4)]
     asked: list[Did] = []

@@ -1,4 +1,4 @@
-"""Chains out of a bag of delegations: which is found, and how soon."""
+"""Chains from unordered delegations: which one is found, and how soon."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Chains and revocations of their links, decided over tokens that are read already."""
+"""Chains and revocations of their links, decided over decoded tokens."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Policies: what holds, what does not, what is none, and what we sign ourselves."""
+"""Policies: which hold, which do not, which are malformed, and which we sign."""
 
 import pytest
 from hypothesis import given

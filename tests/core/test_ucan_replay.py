@@ -1,4 +1,4 @@
-"""What invocations say of themselves, and that none is used twice."""
+"""The contents of invocations, and that none is used twice."""
 
 from typing import Any
 
@@ -146,7 +146,7 @@ def test_a_full_memory_refuses_and_makes_room_by_time() -> None:
     with pytest.raises(ClusterError) as caught:
         use(store, invocation(nonce=b"third of Alice"), now_s=NOW)
     assert caught.value.reason is Reason.OVERLOADED
-    # Whoever she passes it on to shares her part.
+    # Whoever she delegates to shares her quota.
     with pytest.raises(ClusterError):
         use(store, invocation(issuer=MALLORY), now_s=NOW)
     use(store, invocation(issuer=BOB), holder=BOB, now_s=NOW)
@@ -173,7 +173,7 @@ def test_no_invocation_is_ever_used_twice(events: list[tuple[int, int, int]]) ->
 
 
 def test_who_used_invocations_is_forgotten_with_them() -> None:
-    """Else the node's memory grows with each caller there ever was."""
+    """Otherwise the node's memory grows with each caller there ever was."""
     store = used()
     for issuer in (ALICE, BOB):
         use(store, invocation(issuer=issuer), holder=issuer, now_s=NOW)

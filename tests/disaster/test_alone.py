@@ -152,7 +152,7 @@ def test_an_old_copy_is_gone_on_with_where_all_that_are_left_are_such(tmp_path: 
     begin_replacement(home, Survivor(home).node_id)
     survivor = Survivor(home, old_copy=True)
     survivor.go_on_alone()
-    assert begun_replacement(home) is None  # Else the next start would ask for an empty log.
+    assert begun_replacement(home) is None  # Otherwise the next start would ask for an empty log.
     assert Survivor(home).is_alone
     # One that is damaged is none.
     journal = next(home.raft.glob("journal-*"))

@@ -1,4 +1,4 @@
-"""Before a master goes on alone the others are asked: a cluster that has a leader is not lost."""
+"""Before a master goes on alone it calls the others: a cluster with a leader is not lost."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,7 +60,7 @@ async def test_where_one_leads_the_cluster_is_not_lost(tmp_path: Path, leaders: 
 async def test_who_takes_this_stopped_master_for_its_leader_is_asked_again(
     tmp_path: Path,
 ) -> None:
-    """It led until just now: soon the others know that it does not."""
+    """It led until just now: the others will notice soon."""
     survivor = Survivor(home_of_three(tmp_path))
     own = str(survivor.node_id)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A backup is what was there when it began, one at a time, and little of it is in memory at once."""
+"""A backup is the state at its beginning; only one runs at a time, and in little memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

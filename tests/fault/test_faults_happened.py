@@ -1,4 +1,4 @@
-"""A fault run that broke too little fails: it has tested nothing."""
+"""A fault run that broke too little fails, since it has tested nothing."""
 
 import random
 from typing import Any

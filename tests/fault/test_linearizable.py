@@ -1,4 +1,4 @@
-"""The checker passes stores that are right, and finds what is wrong with others."""
+"""The checker accepts correct stores, and finds what is wrong with others."""
 
 import random
 from collections.abc import Callable

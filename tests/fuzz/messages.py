@@ -94,6 +94,6 @@ def values(field: Any, known: Sequence[str]) -> st.SearchStrategy[Any]:
 
 
 def texts(known: Sequence[str]) -> st.SearchStrategy[str]:
-    """Mostly what means something somewhere, else anything that can be sent."""
+    """Mostly a value that has a meaning somewhere, otherwise anything that can be sent."""
     anything = st.text(st.characters(codec="utf-8"), max_size=TEXT_CHARS_MAX)
     return st.sampled_from(tuple(known)) | anything

@@ -62,7 +62,7 @@ def operator(cluster: LocalCluster) -> Identity:
 
 @pytest_asyncio.fixture
 async def nobody(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Person]:
-    """A member without any right."""
+    """A member without any permission."""
     person = await join(cluster, tmp_path, "reader")
     await strip(cluster, person)
     yield person

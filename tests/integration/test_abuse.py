@@ -1,4 +1,4 @@
-"""What a peer may do to the port itself, below any method: a node stays there for others."""
+"""Abuse of the port below any method: the node stays available to others."""
 
 import asyncio
 import ssl
@@ -202,7 +202,7 @@ async def test_a_port_takes_so_many_calls_at_once_and_no_more(
 
 @pytest.mark.asyncio
 async def test_a_connection_takes_so_many_streams_and_no_more(cluster: LocalCluster) -> None:
-    """By a caller that heeds no settings; who does lets further calls wait."""
+    """By a caller that ignores SETTINGS; one that follows them queues further calls."""
     node = cluster.nodes[0]
     async with raw_connection(node, cluster.profile) as connection:
         settings = connection.of([SETTINGS])[0].payload

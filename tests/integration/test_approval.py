@@ -1,4 +1,4 @@
-"""A token that lets in only whom somebody approves, over real sockets and the command line."""
+"""A token whose joiners need approval, over real sockets and the command line."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a real cluster notes of calls, and who may read it."""
+"""What a real cluster records about calls, and who may read it."""
 
 import json
 import time
@@ -53,7 +53,7 @@ async def test_denied_and_changing_calls_are_noted_with_their_delegation(
         themselves = await limited.get_caller()
     held = {d.cid for d in themselves.delegations}
     assert {r.caller_name for r in theirs} == {themselves.name}
-    # It is told what did not suffice.
+    # The record says which delegations did not suffice.
     assert all(len(r.delegation_cids) == 1 and r.delegation_cids[0] in held for r in theirs)
     assert {(r.outcome, r.method.rsplit("/", 1)[1]) for r in theirs} == {
         ("denied", "SubmitTask"),

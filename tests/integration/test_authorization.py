@@ -31,7 +31,7 @@ def test_who_may_call_is_not_said_again_beside_the_option() -> None:
 
 def callers_of(rule: Rule) -> str:
     """As the docs say it: of clients everybody knows that they are judged by delegations."""
-    judged = (rule.callers & rule.judged) - {CallerClass.CLIENT}
+    judged = (rule.callers & rule.delegated) - {CallerClass.CLIENT}
     classes = ", ".join(sorted(rule.callers - judged))
     return "; ".join([classes, *(f"{each} with a delegation" for each in sorted(judged))])
 

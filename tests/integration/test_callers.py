@@ -1,4 +1,4 @@
-"""Every method by every class of callers, over real sockets: exactly those of the table are let in."""
+"""Every method by every class of callers, over real sockets: the table's are accepted, and no others."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -31,7 +31,7 @@ from tests.support.people import join
 ANSWER_SECONDS_MAX: Final = 10.0
 ENROLMENT: Final = "/ipfs_cluster_node.v1.EnrolmentService/"
 NEEDS_LOG: Final = ("CertificateService/", "ipfs_cluster_node.internal.v1.")
-"""Services of which a node without a log does nothing."""
+"""Services that do nothing on a node without a log."""
 BY_A_RELEASE_ONLY: Final = "/grpc.health.v1.Health/List"
 """Some releases of the standard health service have it, others not."""
 OF_CLASS: Final = "may not call this method"

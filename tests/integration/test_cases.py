@@ -1,4 +1,4 @@
-"""The shared cases, each with what its row calls right, on a running cluster."""
+"""The shared cases on a running cluster, each with the result that its row expects."""
 
 import asyncio
 import json

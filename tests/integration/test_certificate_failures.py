@@ -1,4 +1,4 @@
-"""Certificates where the cluster is in a bad way: all expired, the leader dead, masters lost."""
+"""Certificates during failures: all expired, the leader dead, masters lost."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Who votes is the same after any restart, and only a majority of them serves."""
+"""The voters are the same after any restart, and only a majority of them serves."""
 
 import asyncio
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A copied home directory beside the one that runs: the copy is refused, and says why."""
+"""A copied home directory beside the running one: the copy is refused, and says why."""
 
 import asyncio
 import os

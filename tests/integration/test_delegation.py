@@ -1,4 +1,4 @@
-"""What clients may do is what was delegated to them, at every call of a real cluster."""
+"""Clients may do what was delegated to them, at every call of a real cluster."""
 
 import json
 from collections.abc import AsyncIterator
@@ -99,7 +99,7 @@ async def test_a_task_reads_no_more_than_its_submitter_may(
             limited.submit_task("data_processing", sql, inputs=[("input", added.cid)])
         )
         assert error.reason is Reason.NOT_DELEGATED
-        # Once nobody asked for the right to what the payload names, and the worker read it.
+        # Once the right to an input that the payload names was not checked, and the worker read it.
         seed = {"input_cid": added.cid, "parameters": sql}
         error = await refused(limited.submit_task("data_processing", seed))
         assert error.reason is Reason.NOT_DELEGATED
@@ -320,7 +320,7 @@ async def _sent(call: Any, header: content_pb2.AddContentHeader, data: bytes) ->
 async def test_an_explanation_shows_nothing_by_the_eyes_of_who_delegated(
     client: Client, nobody: Person, operator: Identity, cluster_did: str
 ) -> None:
-    """With a token of one's own making once any question about anybody was answered."""
+    """Once any question about anybody was answered to a caller with a token of its own making."""
     task_id = await client.submit_task("echo", namespace="team-b")
     method = "/ipfs_cluster_node.v1.TaskDispatchService/GetTask"
     asked = GetTaskRequest(task_id=task_id).SerializeToString()

@@ -1,4 +1,4 @@
-"""Who gets in: join tokens, the man in the middle, TLS and what certificates must say."""
+"""Admission: join tokens, the man in the middle, TLS and the contents of certificates."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Lists and tables of a real cluster, of which a policy lets a client see a part."""
+"""Lists and tables of a real cluster, of which a policy allows a client to see a part."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""A join looks for what would make it fail before it uses up its token, and can be repeated."""
+"""A join checks for problems before it uses up its token, and can be repeated."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""A file of 1 GiB goes in, out and through a task, and nobody's memory grows with it."""
+"""A file of 1 GiB goes in, out and through a task, without memory growing with it."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""Leadership handed over by people, under writes."""
+"""Leadership transfers by command, under writes."""
 
 import asyncio
 import itertools

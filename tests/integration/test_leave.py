@@ -1,4 +1,4 @@
-"""`leave`, on real processes: what it answers is so, and a removed node ends by itself."""
+"""`leave`, on real processes: its answer is true, and a removed node ends by itself."""
 
 import asyncio
 import json

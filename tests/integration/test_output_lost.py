@@ -1,4 +1,4 @@
-"""Where what a command prints can't be written, it says so, and nothing that was made is lost."""
+"""If a command's output can't be written, it says so, and loses nothing that it made."""
 
 import json
 import subprocess

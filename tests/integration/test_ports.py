@@ -1,4 +1,4 @@
-"""What somebody unknown may hold at the enrolment port, and what watchers of the health hear."""
+"""What unknown callers may keep open at the enrolment port, and what health watchers receive."""
 
 import asyncio
 import ssl
@@ -112,7 +112,7 @@ async def test_a_watch_of_an_unknown_service_ends() -> None:
 
 @pytest.mark.asyncio
 async def test_a_watcher_hears_of_a_change_after_another_one_ended() -> None:
-    """The end of one once took from the others what they waited on."""
+    """Once the end of one watcher left the others without updates."""
     health = StandardHealthServicer([""])
     health.set_serving(True)
     async with served(member_gate(health), enrolment=False) as port, stub_of(port) as stub:

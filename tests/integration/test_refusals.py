@@ -1,4 +1,4 @@
-"""Every method of clients that has a command, with every kind of delegation that does not count."""
+"""Every client method with a command, with every kind of delegation that is not valid for it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -163,7 +163,7 @@ async def test_without_a_delegation_no_method_of_a_client_does_anything(
 async def test_with_a_delegation_that_counts_each_of_these_calls_is_let_through(
     scene: Scene,
 ) -> None:
-    """Else the refusals above would prove nothing."""
+    """Otherwise the refusals above would prove nothing."""
     good = to_person(scene, "/")
     for method in METHODS:
         answer = await called(scene, method, [good])

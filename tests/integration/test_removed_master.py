@@ -1,4 +1,4 @@
-"""A removed master answers nobody by its old copy of the permissions, and ends once that is sure."""
+"""A removed master answers no call by its outdated permissions, and ends once it is sure."""
 
 import asyncio
 

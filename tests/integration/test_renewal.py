@@ -1,4 +1,4 @@
-"""Certificates that come to the time of their renewal: who renews, when, and what the new one is."""
+"""Renewal of certificates: who renews, when, and what the new one contains."""
 
 import asyncio
 from datetime import timedelta

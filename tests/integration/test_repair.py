@@ -224,7 +224,7 @@ async def test_a_master_without_log_and_state_asks_the_master_that_it_is_told_of
         assert voter_of(node) != before
         expected = {e.key: e.value for e in await client.get_config()}
         assert await settings_of(cluster, node) == expected
-        # With a log that is whole it takes nobody's word for who is a master.
+        # With an intact log it does not rely on others for who is a master.
         await cluster.kill(node)
         status, said = await said_at_its_start(node, *node.arguments)
         assert status == 2

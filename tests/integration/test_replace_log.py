@@ -80,7 +80,7 @@ async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
             async def hears() -> bool:
                 return (await health_of(cluster, other)).raft.leader_node_id != ""
 
-            # Else the leader, which loses the third, has no majority for a while, and may follow.
+            # Otherwise the leader, which loses the third, has no majority for a while, and may follow.
             await until(hears, seconds=15, what="the second is back")
             assert await cluster.leader(client) is not node
 

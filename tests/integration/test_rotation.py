@@ -187,7 +187,7 @@ async def test_rotations_under_load_fail_no_call(cluster: LocalCluster) -> None:
 async def test_a_client_in_use_renews_by_itself_when_the_root_is_rotated(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the rotation waits for it until half of its certificate's life is over."""
+    """Otherwise the rotation waits for it until half of its certificate's life is over."""
     monkeypatch.setattr(client_module, "LEARN_INTERVAL_SECONDS", 0.2)
     monkeypatch.setattr(certificates_module, "RETRY_SECONDS", 0.0)
     old_pin = pin_of(cluster.profile.ca.read_bytes())
@@ -209,7 +209,7 @@ async def test_a_client_in_use_renews_by_itself_when_the_root_is_rotated(
 @pytest.mark.asyncio
 @pytest.mark.parametrize("cluster", [1], indirect=True)
 async def test_a_repeat_of_proceed_skips_no_second_phase(cluster: LocalCluster) -> None:
-    """Else an answer that is lost would cost everybody who has not renewed their place."""
+    """Otherwise an answer that is lost would cost everybody who has not renewed their place."""
     async with cluster.client() as client:
         await client.rotate_certificates(new_root=True)
         proceed = certificate_pb2.RotateCertificatesRequest(

@@ -1,4 +1,4 @@
-"""What is secret is in no log, no audit record, no error and no file but its own."""
+"""Secrets are in no log, audit record or error, and in no file but their own."""
 
 import base64
 from functools import partial

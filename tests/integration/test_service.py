@@ -1,4 +1,4 @@
-"""A node as a service: its manager hears when it listens, and when it stops."""
+"""A node as a service: its manager is notified when it listens, and when it stops."""
 
 import signal
 import socket

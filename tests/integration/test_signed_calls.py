@@ -29,7 +29,7 @@ from tests.support.people import TEAM, Person, join, refused, signed
 
 @dataclass
 class Author:
-    """Somebody who is no member, and signs calls that a member carries."""
+    """A signer that is not a member, whose calls a member carries."""
 
     identity: Identity
     cluster_did: str
@@ -82,7 +82,7 @@ async def carried(carrier: Client, container: str, request: SubmitTaskRequest) -
 async def test_a_signed_invocation_is_its_issuers_call(
     client: Client, nobody: Person, author: Author
 ) -> None:
-    """Mode A: whoever carries it; once; and for what it says only."""
+    """A signed call counts whoever carries it, once, and only for what it says."""
     request = author.submission()
     once = author.sign(request)
     async with nobody.client() as carrier:

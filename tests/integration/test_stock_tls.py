@@ -1,4 +1,4 @@
-"""What any TLS library does with the files of a member, and with a node's address."""
+"""Any TLS library can use a member's files and a node's address."""
 
 import re
 import socket

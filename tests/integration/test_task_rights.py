@@ -1,4 +1,4 @@
-"""What a worker gets is what its attempts may have, and not what its certificate could."""
+"""A worker gets what its attempts may have, whatever its certificate."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

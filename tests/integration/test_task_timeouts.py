@@ -1,4 +1,4 @@
-"""No task waits for ever: its time from submission ends, whether it runs or nobody takes it."""
+"""No task waits for ever: its time from submission ends, whether it runs or not."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Clocks that are set wrong, on real processes: nobody is locked out, and all heals by itself."""
+"""Wrong clocks on real processes: no node is locked out, and all recover by themselves."""
 
 import asyncio
 from collections.abc import AsyncIterator

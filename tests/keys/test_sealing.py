@@ -1,4 +1,4 @@
-"""The cluster's keys are opened by a master's own key or by the passphrase, and by nothing else."""
+"""Only a master's own key or the passphrase opens the cluster's keys."""
 
 from collections.abc import Callable
 from dataclasses import replace

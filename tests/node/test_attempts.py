@@ -1,4 +1,4 @@
-"""What a worker sends of an attempt is what its leader takes."""
+"""What a worker sends about an attempt is what its leader accepts."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Channels to peers that move; and that what was revoked is told on."""
+"""Channels to peers that move, and revocations that are passed on."""
 
 import asyncio
 from pathlib import Path

@@ -52,7 +52,7 @@ class Leader:
 
 @virtual_time
 async def test_a_copied_worker_gets_no_session_and_the_first_one_keeps_its_own() -> None:
-    """They pushed one another out, and ran nothing."""
+    """They displaced each other, and ran nothing."""
     leader = Leader()
     first, welcomed = await leader.hello(FIRST)
     assert welcomed
@@ -106,7 +106,7 @@ class Registry:
 
 @pytest.mark.asyncio
 async def test_a_copy_neither_registers_nor_renews_the_lease() -> None:
-    """Else the addresses and task types of the copy would take the place of the first one's."""
+    """Otherwise the addresses and task types of the copy would take the place of the first one's."""
     registry = Registry()
     with pytest.raises(ClusterError) as raised:
         await registry.register(COPY)
@@ -191,7 +191,7 @@ async def test_a_node_waits_for_a_connection_of_its_own_that_is_found_dead_later
 
 @virtual_time
 async def test_refusals_before_and_after_a_leader_was_away_are_not_counted_together() -> None:
-    """A leader that stood still has not found dead what it takes for another process."""
+    """A leader that was blocked has not found the former connection dead yet."""
     connection = TwiceConnection(1.0)
     running = asyncio.ensure_future(uplink_to(connection).run())
     await asyncio.sleep(0.5)
@@ -224,7 +224,7 @@ def test_a_dead_connection_is_found_long_before_a_node_takes_its_process_for_ano
 
 @pytest.mark.asyncio
 async def test_a_node_is_one_process_to_all_that_keeps_connections(tmp_path: Path) -> None:
-    """Else a copy that is refused here would be let in there, beside the one that runs."""
+    """Otherwise a copy that is refused here would be let in there, beside the one that runs."""
     home = home_of_three(tmp_path)
     node = Node(home, load_settings(home.config), clock=loop_clock())
     replica = node._member.consensus.replica

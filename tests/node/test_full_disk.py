@@ -1,4 +1,4 @@
-"""A full disk takes nothing from the files that a node keeps beside its log, and ends no node."""
+"""A full disk loses none of the files beside the log, and ends no node."""
 
 import asyncio
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ async def test_a_certificate_that_cant_be_written_down_is_had_again_later(
     home.ca.parent.mkdir()
     write_credentials(old, home.ca, home.certificate, home.tls_key)
     new = enrol(ca).tls
-    longer = new.ca_pem + b"#" * 8192  # Else it might find room in the page of the old one.
+    longer = new.ca_pem + b"#" * 8192  # Otherwise it might find room in the page of the old one.
 
     async def renew() -> None:
         await own.install(Credentials(longer, new.certificate_pem, new.key_pem, 4))

@@ -31,7 +31,7 @@ def well(leader: str = "") -> health_pb2.GetHealthResponse:
 
 
 class Net:
-    """Who answers what, at which address; each is asked for by its node id."""
+    """The answers, by address; each call expects a node id."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.answers: dict[tuple[str, str | None], Answer] = {}

@@ -1,4 +1,4 @@
-"""A loop that stands still is measured, and takes no silence for others' silence."""
+"""A blocked loop is measured, and its own pause is not taken for the silence of others."""
 
 import asyncio
 from datetime import timedelta
@@ -40,7 +40,7 @@ def test_a_clock_that_goes_back_takes_nothing_of_what_was_listened() -> None:
 
 
 def test_a_gap_costs_no_more_than_a_small_part_of_a_lease() -> None:
-    """Else a leader that stood still a few times would find a node silent that was not."""
+    """Otherwise a leader that stood still a few times would find a node silent that was not."""
     assert 5 * STEP_SECONDS < LISTENED_STEP_SECONDS_MAX <= LEASE_SECONDS / 20
 
 
@@ -79,7 +79,7 @@ async def test_the_longest_gap_of_the_last_minute_is_told() -> None:
 
 @virtual_time
 async def test_what_passes_before_measuring_begins_is_no_gap() -> None:
-    """A node's start takes seconds, and would be told as a loop that stood still."""
+    """A node's start takes seconds, and would be reported as a blocked loop."""
     gaps = LoopGaps(clock=loop_clock())
     virtual_loop().advance(3)
     task = asyncio.create_task(gaps.run())
@@ -125,7 +125,7 @@ class _Cluster:
 
 @virtual_time
 async def test_a_leader_that_stood_still_gives_silent_nodes_the_rest_of_their_lease() -> None:
-    """It judged leases by times before it stood still, and declared every node dead."""
+    """It judged leases by times from before it was blocked, and declared every node dead."""
     gaps = LoopGaps(clock=loop_clock())
     cluster = _Cluster(gaps)
     tasks = [asyncio.create_task(gaps.run()), asyncio.create_task(cluster.members.run())]

@@ -35,7 +35,7 @@ NOBODY = ClusterError(Reason.UNREACHABLE, "connection refused")
 
 
 class Addresses:
-    """Who answers where; an address that is not here drops what it gets."""
+    """The answers, by address; an address that is missing drops what it gets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers: dict[str, GetHealthResponse | ClusterError] = {}

@@ -1,4 +1,4 @@
-"""What files and the audit log leave to the log of consensus."""
+"""The space that files and the audit log leave for the log of consensus."""
 
 import asyncio
 from collections.abc import Iterator

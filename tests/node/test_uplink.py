@@ -1,4 +1,4 @@
-"""A node's line to the leader: what each heartbeat says, and what its answer changes."""
+"""A node's uplink to the leader: what each heartbeat says, and what its answer changes."""
 
 import asyncio
 import logging

@@ -15,7 +15,7 @@ from tests.support.workers import failure_of, working
 @pytest.mark.parametrize("seconds", [0.001, 0.01, 0.1, 0.15, 1.0, 10.0])
 @virtual_time
 async def test_all_slots_are_taken_however_long_tasks_are(slots: int, seconds: float) -> None:
-    """Found from outside: N-1 slots were used once tasks took longer than N * 0.1 s, of one none."""
+    """Found by a tester: with tasks longer than N * 0.1 s only N-1 slots were used."""
     async with working(slots) as its:
         its.leader.assign(*((attempt(n), seconds) for n in range(12 * slots)))
         await until(lambda: len(its.runner.began) >= 8 * slots, 200.0)
@@ -26,7 +26,7 @@ async def test_all_slots_are_taken_however_long_tasks_are(slots: int, seconds: f
             await asyncio.sleep(seconds / 20)
             busy += len(its.runner.alive) * seconds / 20
         assert its.runner.most_at_once == slots
-        if seconds >= 0.1:  # Else the hops of the session are no little part of it.
+        if seconds >= 0.1:  # Otherwise the hops of the session are no little part of it.
             assert busy / (monotonic() - began) > 0.9 * slots
 
 
@@ -45,7 +45,7 @@ async def test_short_tasks_are_taken_ahead_and_long_ones_end_that() -> None:
         back = [at for at in its.leader.outcomes if failure_of(its.leader, at).handed_back]
         assert back
         assert not set(back) & set(its.runner.began)
-        assert its.leader.credit == 0  # Else what was handed back would come here again.
+        assert its.leader.credit == 0  # Otherwise what was handed back would come here again.
         kinds = its.leader.kinds()
         assert kinds[-2:] == ["credit", "outcomes"]
         await asyncio.sleep(60)

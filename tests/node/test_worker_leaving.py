@@ -14,7 +14,7 @@ from tests.support.workers import failure_of, working
 
 @virtual_time
 async def test_a_worker_that_leaves_says_goodbye_and_hands_back_what_it_has() -> None:
-    """Found from outside: SIGTERM of a worker was a loss of all its attempts, a lease later."""
+    """Found by a tester: after SIGTERM of a worker all its attempts counted as lost, a lease later."""
     async with working(2, runner=FakeRunner(kill_seconds=0.3)) as its:
         its.leader.assign(*((attempt(n), 0.01) for n in range(20)))
         await until(lambda: not its.leader.pending and not its.worker.running_count)
@@ -132,7 +132,7 @@ async def test_what_was_handed_back_and_is_not_confirmed_is_left_as_it_is() -> N
 
 @virtual_time
 async def test_a_second_signal_ends_the_wait_and_hands_back_what_runs() -> None:
-    """Found from outside: all that ran stayed with the node that was gone, until its lease ended."""
+    """Found by a tester: all that ran stayed with the node that was gone, until its lease ended."""
     async with working(2, runner=FakeRunner(kill_seconds=0.3)) as its:
         its.leader.assign((attempt(1), 100.0))
         await until(lambda: bool(its.runner.alive))

@@ -168,7 +168,7 @@ def test_what_can_be_sent_is_sent_as_it_is() -> None:
 
 @virtual_time
 async def test_an_outcome_that_ends_each_session_is_found_told_as_a_failure_and_let_go() -> None:
-    """A worker must not say the same for ever to a leader that ends its session for it."""
+    """A worker must not repeat for ever an outcome for which the leader ends its session."""
 
     def refuses(outcomes: list[pb.AttemptOutcome]) -> ClusterError | None:
         poison = any(o.id.task_id == "t3" for o in outcomes)

@@ -1,4 +1,4 @@
-"""Every file says where its code goes in Go, Java and C#, so that nobody needs options of the command line."""
+"""Every file names its package in Go, Java and C#, so that no command-line options are needed."""
 
 from pathlib import Path
 from typing import Final

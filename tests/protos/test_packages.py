@@ -1,4 +1,4 @@
-"""Who calls a method says which package it is in, so that an SDK exports what its users call."""
+"""A method's callers determine its package, so that an SDK exports what its users call."""
 
 from typing import Final
 

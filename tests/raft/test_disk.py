@@ -84,7 +84,7 @@ def test_a_replaced_file_is_durable_before_it_has_the_name_and_then_the_name_is(
 def test_a_long_file_is_synced_as_it_grows(
     disk: DirectoryDisk, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a sync of the log waits until all of it is written."""
+    """Otherwise a sync of the log waits until all of it is written."""
     monkeypatch.setattr(disk_module, "UNSYNCED_BYTES_MAX", 4)
     disk.replace("a", [b"123", b"45", b"678", b"9"])
     assert calls.take() == [

@@ -1,4 +1,4 @@
-"""Who may campaign, who gets a vote, how long a leader may believe that it leads: without a clock."""
+"""Candidacies, votes and leases, decided without a clock."""
 
 from ipfs_cluster_node.adapters.raft.elections import LEASE_SHARE, Elections, is_majority
 from ipfs_cluster_node.core.ids import VoterId

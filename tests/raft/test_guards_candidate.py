@@ -73,7 +73,7 @@ def test_h14_a_pre_vote_is_not_for_who_is_behind(host_of: Callable[..., Host]) -
 
 
 def test_h14_who_has_an_older_term_is_told(host_of: Callable[..., Host]) -> None:
-    """Else a node with a newer term could never follow that leader again."""
+    """Otherwise a node with a newer term could never follow that leader again."""
     host = host_of()
     host.append(B, 5, (1, 0), [(2, 5)])
     host.sent("append_result")

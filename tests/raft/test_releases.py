@@ -116,7 +116,7 @@ def test_every_command_is_written_in_a_format_that_this_release_reads() -> None:
 
 
 def test_recover_alone_says_it_too() -> None:
-    """Else what the newer release wrote would be lost for good."""
+    """Otherwise what the newer release wrote would be lost for good."""
     with pytest.raises(ClusterError) as raised:
         read_store(store(batch(of_a_newer_release())), ReplicatedStateMachine())
     assert raised.value.reason is Reason.RELEASE_TOO_OLD

@@ -175,7 +175,7 @@ def test_a_snapshot_is_loaded_outside_of_the_engines_steps() -> None:
 
 
 def test_who_votes_by_a_snapshot_is_heard_once_it_is_installed() -> None:
-    """Else nothing would go to a voter that joined meanwhile, nor would its vote count."""
+    """Otherwise nothing would go to a voter that joined meanwhile, nor would its vote count."""
     follower = Follower()
     disk = memory_disk()
     store_snapshot(disk, Position(index=50, term=2, voters=frozenset({A, B, C})), [b"state"])
@@ -344,7 +344,7 @@ async def test_large_snapshots_are_made_and_loaded_in_other_threads(tmp_path: Pa
         for _ in range(STATE_BYTES // len(command) + 5):
             await leader.replica.propose(command)
         term = leader.replica.term
-        async with asyncio.timeout(15):  # Else what it lacks is in the log still.
+        async with asyncio.timeout(15):  # Otherwise what it lacks is in the log still.
             while leader.replica.engine.journal.first_index == 1:
                 await asyncio.sleep(0.01)
         await behind.start()
@@ -378,7 +378,7 @@ async def test_a_follower_that_lacks_more_than_a_connection_takes_catches_up(
 
 
 def test_a_leader_keeps_the_log_behind_a_snapshot_that_it_sends() -> None:
-    """Else a follower that loads more slowly than snapshots are made never arrives."""
+    """Otherwise a follower that loads more slowly than snapshots are made never arrives."""
     disk = memory_disk()
     create_store(disk, A, [A])
     engine = Engine(disk=disk, machine=ListMachine(), config=CONFIG)

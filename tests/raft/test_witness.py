@@ -1,4 +1,4 @@
-"""A voter that comes back with less than it is known to have had is noticed; nobody else is."""
+"""A voter that comes back with less than it had is noticed, and no other is."""
 
 import random
 from collections.abc import Iterator
@@ -154,7 +154,7 @@ def test_h26_a_leader_put_back_is_refused_by_its_followers(clock: Clock) -> None
 
 
 def test_h26_a_vote_that_was_forgotten_is_noticed(clock: Clock) -> None:
-    """Else a voter that was put back could vote twice in one term."""
+    """Otherwise a voter that was put back could vote twice in one term."""
     trio = Trio(clock)
     leader = trio.leader()
     voter = next(v for v in (A, B, C) if v != leader)
@@ -279,7 +279,7 @@ def test_h26_a_torn_note_says_nothing(clock: Clock) -> None:
 
 
 def test_h26_what_is_noted_is_in_the_log_before() -> None:
-    """Else a crash between the two leaves a log that falls short of its own note, for good."""
+    """Otherwise a crash between the two leaves a log that falls short of its own note, for good."""
     order: list[str] = []
 
     class Recorded(MemoryDisk):

@@ -12,7 +12,8 @@ ROWS = re.findall(r"^\| ([^|`]+) \| ([^|]+) \| ((?:`\w+`(?:, )?)+) \|$", GLOSSAR
 
 RETIRED = frozenset(
     "Ask Asks AsksOf Asking Reach Unbounded OfAttempt Gone Brought Presented Circumstances Grant"
-    " Leadership ClusterMachine Windows Freshness WritePace hurry hurries circumstances".split()
+    " Leadership ClusterMachine Windows Freshness WritePace hurry hurries circumstances Rest Copies"
+    " Speaker let_knock unlist hoarded refuse_taken of_themselves judged_items".split()
 )
 """Names of classes, functions and variables that were replaced by the field's terms."""
 

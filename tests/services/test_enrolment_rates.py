@@ -1,4 +1,4 @@
-"""From where somebody knocks, for the rate of it."""
+"""The origin of a call, for its rate limit."""
 
 import pytest
 
@@ -18,5 +18,5 @@ from ipfs_cluster_node.services.enrolment import network_of
     ],
 )
 def test_of_ipv6_a_whole_network_is_one_who_knocks(peer: str, network: str) -> None:
-    """Whoever had one address of a /64 could knock with 2^64 of them."""
+    """The owner of a /64 could call from 2^64 addresses."""
     assert network_of(peer) == network

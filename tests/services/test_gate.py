@@ -1,4 +1,4 @@
-"""How long a call may take, and what is noted of it."""
+"""Deadlines of calls, and their records."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -206,7 +206,7 @@ def streaming(
 
 @pytest.mark.asyncio
 async def test_a_stream_that_is_not_read_ends_when_its_time_is_over() -> None:
-    """Else whoever reads nothing more would keep what the call holds."""
+    """Otherwise whoever reads nothing more would keep what the call holds."""
 
     async def endless(_request: Any, _context: Any) -> AsyncIterator[str]:
         yield "first"

@@ -38,7 +38,7 @@ class Kept(AuditLog):
 @pytest.mark.parametrize("ended_by", ["cancel", "deadline"])
 @pytest.mark.parametrize("kind", ["unary_unary", "stream_unary"])
 async def test_a_call_that_ends_before_its_answer_is_noted(kind: str, ended_by: str) -> None:
-    """Whoever cancelled once changed what they liked, and no record told of it."""
+    """Once a caller that cancelled could change things without a record."""
     audit, begun, committed = Kept(), asyncio.Event(), asyncio.Event()
 
     async def change(_request: Any, _context: Any) -> bytes:
@@ -84,7 +84,7 @@ async def test_a_call_that_ends_before_its_answer_is_noted(kind: str, ended_by: 
 async def test_an_upload_that_the_node_ends_is_noted_once(
     monkeypatch: pytest.MonkeyPatch, *, changes: bool, outcome: Outcome, reason: str
 ) -> None:
-    """At once, where the gate is told to hurry: it would look again in a minute."""
+    """At once, if the gate is told to check now; otherwise in a minute."""
     monkeypatch.setattr(gate_module, "WATCH_SECONDS", 60)
     audit, removed = Kept(), asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What a request costs before it is known that its caller may ask for anything."""
+"""The cost of a request before its caller is authorized."""
 
 import asyncio
 import gc

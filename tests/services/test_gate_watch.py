@@ -1,4 +1,4 @@
-"""Checking running streams anew holds up nothing else, and is little work."""
+"""Rechecking running streams delays nothing else, and is little work."""
 
 import asyncio
 import math
@@ -75,7 +75,7 @@ async def test_a_stream_that_ends_while_others_are_checked_is_left_alone(
     class Ending(Unrestricted):
         async def renew(self) -> None:
             checked.append(self)
-            # Whatever is over by the next turn is not touched any more.
+            # Streams that have ended by the next turn are skipped.
             gate._running.clear()
 
     task: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(60))

@@ -1,4 +1,4 @@
-"""The messages of an upload that are refused, so that no file lacks bytes unseen."""
+"""Refused messages of an upload: no file may lack bytes unnoticed."""
 
 from collections.abc import AsyncIterator
 

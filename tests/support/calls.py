@@ -1,4 +1,4 @@
-"""Stand-ins for what a gate is given: who may do what, and the call itself."""
+"""Stand-ins for an authorizer and a call."""
 
 import grpc
 

@@ -99,7 +99,7 @@ async def leads(client: Client, node: LocalNode) -> None:
 
 
 async def given(client: Client, lab: Lab) -> tuple[Person, str]:
-    """A client that was let do more since it joined, by the operator; the CID of that delegation."""
+    """A client to which the operator has delegated more, and the CID of that delegation."""
     person = await join(lab, lab.root.parent, "reader")
     operator = Identity.load(lab.profile.certificate.parent / "identity.key")
     token = sign_delegation(

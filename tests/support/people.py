@@ -62,7 +62,7 @@ async def join(cluster: LocalCluster, directory: Path, grant: str) -> Person:
 
 
 async def strip(cluster: LocalCluster, person: Person) -> None:
-    """Take from a client all that it was let do when it joined."""
+    """Revoke all that a client was granted when it joined."""
     async with cluster.client() as operator:
         for delegation in await operator.list_delegations(audience=person.did):
             await operator.revoke_delegation(delegation.cid)

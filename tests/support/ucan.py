@@ -34,7 +34,7 @@ NO_REVOCATIONS: Final[dict[Cid, frozenset[Did]]] = {}
 
 @dataclass(frozen=True)
 class Actor:
-    """Somebody with a key."""
+    """A principal with a key."""
 
     key: Ed25519PrivateKey
 
@@ -79,7 +79,7 @@ CALL: Final[dict[str, Any]] = {
     "now_s": NOW,
     "revocations": NO_REVOCATIONS,
 }
-"""What the server says of a call."""
+"""The server's decision about a call."""
 
 
 def validator(profile: ValidationProfile = PRODUCT, authority: Actor | None = CLUSTER) -> Validator:
@@ -111,7 +111,7 @@ def signed(
     now_s: int,
     revocations: Revocations,
 ) -> ProvenClaim:
-    """Mode A, from a container to a grant."""
+    """A signed call, from a container to a grant."""
     context = by.validation_context(now_s=now_s, revocations=revocations)
     return by.invoked(by.read(container), command=command, args_of=lambda: args, context=context)
 
@@ -126,7 +126,7 @@ def peer(
     now_s: int,
     revocations: Revocations,
 ) -> ProvenClaim:
-    """Mode B, from a container to a grant."""
+    """A call without an invocation, from a container to a grant."""
     delegations = by.delegations(by.read(container))
     context = by.validation_context(now_s=now_s, revocations=revocations)
     return by.access(caller, command, delegations, context).check(args)

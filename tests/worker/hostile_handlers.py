@@ -1,4 +1,4 @@
-"""Handlers that attack their node, other attempts, the machine. Each tells what it got."""
+"""Handlers that attack their node, other attempts or the machine. Each returns what it got."""
 
 import ctypes
 import json

@@ -198,7 +198,7 @@ class Batch:
                     file.write(block.data)
             except OSError as error:
                 path.unlink(missing_ok=True)
-                raise _told(error) from error
+                raise _as_cluster_error(error) from error
             self._written[block.cid] = path
             if len(self._written) >= BATCH_BLOCKS_MAX:
                 self._flush()
@@ -227,7 +227,7 @@ class Batch:
                     directories.add(target.parent)
                 list(pool.map(_sync, directories))
         except OSError as error:
-            raise _told(error) from error
+            raise _as_cluster_error(error) from error
 
     def drop(self) -> None:
         """Discard the blocks not flushed."""
@@ -257,7 +257,7 @@ def _read(path: Path) -> bytes | None:
 
 def _unreadable(path: Path, error: OSError) -> bytes:
     if error.errno in NO_RESOURCES:
-        raise _told(error) from error
+        raise _as_cluster_error(error) from error
     log.warning("block can't be read", extra={"path": str(path), "error": repr(error)})
     return b""
 
@@ -279,7 +279,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _told(error: OSError) -> Exception:
+def _as_cluster_error(error: OSError) -> Exception:
     if error.errno in FULL:
         return ClusterError(
             Reason.STORAGE_FULL, "the disk of this node is full; free some space and try again"

@@ -1,4 +1,4 @@
-"""Builds chains from unordered delegations, for callers without an invocation (mode B).
+"""Builds chains from unordered delegations, for calls without an invocation.
 
 A container sorts its tokens by their bytes, so their order carries no meaning; issuer and audience
 define the place of each link.

@@ -21,7 +21,7 @@ from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 class Claim:
     """`issuer` wants `command` done on `subject` with `args`.
 
-    Made from a signed invocation (mode A), or by the server for a caller known by TLS (mode B).
+    Made from a signed invocation, or by the server for a caller that TLS has authenticated.
     """
 
     issuer: Did

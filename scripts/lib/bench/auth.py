@@ -1,8 +1,8 @@
 """What it costs to decide a call by UCAN delegations, beside verifying a JWT with PyJWT.
 
-`auth`: the caller is named by TLS and brings a container of delegations, which are remembered (mode
-B); `auth-chain-N` the same with a longer chain. `auth-signed`: it brings a signed invocation, each
-a new one, and remembered delegations (mode A). Both evaluate a policy of one statement a link. The
+`auth`: TLS authenticates the caller, which sends a container of delegations that are cached;
+`auth-chain-N` the same with a longer chain. `auth-signed`: each call has a signed invocation of its
+own, and cached delegations. Both evaluate a policy of one statement a link. The
 peer verifies an EdDSA token with audience and expiry and checks one claim. Runs are interleaved;
 the figures are medians of rounds, microseconds a call, in one thread.
 """
@@ -69,7 +69,7 @@ class Ours:
         return self.validator.validation_context(now_s=self.now_s, revocations=NO_REVOCATIONS)
 
     def peer(self, links: int) -> Calls:
-        """Calls in mode B."""
+        """Calls without an invocation."""
         container = write_container(self.links[:links])
         caller = did_of(self.keys[links])
 
@@ -81,7 +81,7 @@ class Ours:
         return lambda count: [call] * count
 
     def signed(self, count: int) -> Sequence[Callable[[], object]]:
-        """Calls in mode A, each with an invocation of its own."""
+        """Calls that are each signed by an invocation."""
         proof = self.links[0]
 
         def call(container: str) -> object:
