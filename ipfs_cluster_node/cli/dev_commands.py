@@ -5,11 +5,13 @@ import os
 import shutil
 import signal
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
+from ipfs_cluster_node.cli.kept_cluster import KeptCluster, keep, using
 from ipfs_cluster_node.cli.node_commands import profile_name_option
 from ipfs_cluster_node.cli.output import local_command, print_done, say, with_profile
 from ipfs_cluster_node.cli.own_handlers import (
@@ -17,17 +19,27 @@ from ipfs_cluster_node.cli.own_handlers import (
     own_task_types,
     restart_on_change,
 )
-from ipfs_cluster_node.config.home import check_unused
-from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_name, remove_profile
+from ipfs_cluster_node.config.profiles import (
+    check_profile_name,
+    free_profile_name,
+    load_profile,
+    profile_names,
+    remove_profile,
+)
+from ipfs_cluster_node.core.errors import ClusterError
+
+MASTERS_DEFAULT: Final = 3
+WORKERS_DEFAULT: Final = 2
 
 
 @click.command()
-@click.option("--masters", type=click.IntRange(1, 7), default=3, show_default=True)
-@click.option("--workers", type=click.IntRange(0, 32), default=2, show_default=True)
+@click.option("--masters", type=click.IntRange(1, 7), help=f"[default: {MASTERS_DEFAULT}]")
+@click.option("--workers", type=click.IntRange(0, 32), help=f"[default: {WORKERS_DEFAULT}]")
 @click.option(
     "--directory",
     type=click.Path(path_type=Path),
-    help="A new or empty directory, which is kept. [default: temporary]",
+    help="A directory that is kept: new or empty, or one of an earlier `dev`, which then goes on "
+    "with its nodes. [default: temporary]",
 )
 @click.option(
     "--require-confinement",
@@ -39,8 +51,8 @@ from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_n
 @local_command
 def dev(
     *,
-    masters: int,
-    workers: int,
+    masters: int | None,
+    workers: int | None,
     directory: Path | None,
     require_confinement: bool,
     handlers: tuple[str, ...],
@@ -52,40 +64,68 @@ def dev(
     It runs until Ctrl-C, or until its terminal is closed.
     Each node is its own process. Other terminals use it through the profile.
     Files of --handlers are loaded again when they change.
+    Once it is stopped the profile is removed. The same --directory continues it, with its nodes,
+    tasks and files, and makes the profile again.
     """
-    check_profile_name(profile_name)
-    if directory is not None:
-        check_unused(directory, option="--directory")
+    from ipfs_cluster_node.cli.local_cluster import LocalCluster
+
     if require_confinement:  # The nodes' processes inherit it.
         os.environ["IPFS_CLUSTER_NODE_TASKS_REQUIRE_CONFINEMENT"] = "true"
-    written = profile_name or free_profile_name("dev")
-    asyncio.run(_dev(masters, workers, directory, written, handlers, as_json=as_json))
+    with ExitStack() as used:
+        root = directory or Path(tempfile.mkdtemp(prefix="ipfs-cluster-node-dev-"))
+        if directory is None:
+            used.callback(shutil.rmtree, root, ignore_errors=True)
+        kept = used.enter_context(using(root))
+        if kept is not None:
+            kept.check_counts(root, masters, workers)
+            kept.check_ports()
+        written = _profile_name(root, kept, profile_name)
+        cluster = LocalCluster(root, profile_name=written, handlers=handlers)
+        if kept is None:
+            cluster.choose_nodes(
+                masters=masters or MASTERS_DEFAULT,
+                workers=WORKERS_DEFAULT if workers is None else workers,
+            )
+        else:
+            cluster.take_nodes(kept.ports)
+        keep(root, written, {n.name: (n.port, n.enrolment_port) for n in cluster.nodes})
+        used.callback(remove_profile, written)
+        asyncio.run(
+            _dev(cluster, written, handlers, is_kept=directory is not None, as_json=as_json)
+        )
+
+
+def _profile_name(root: Path, kept: KeptCluster | None, wanted: str | None) -> str:
+    """The name for the profile; one that is left of this cluster may be used again."""
+    name = wanted or (kept.profile if kept is not None else None)
+    if name is not None and name in profile_names():
+        with suppress(ClusterError):
+            if load_profile(name).certificate.is_relative_to(root.absolute()):
+                return name
+        name = wanted
+    check_profile_name(name)
+    return name or free_profile_name("dev")
 
 
 async def _dev(
-    masters: int,
-    workers: int,
-    directory: Path | None,
+    cluster: Any,
     profile_name: str,
     handlers: tuple[str, ...],
     *,
+    is_kept: bool,
     as_json: bool,
 ) -> None:
-    from ipfs_cluster_node.cli.local_cluster import LocalCluster
-
     if handlers:
         await own_task_types(handlers)
-    root = directory or Path(tempfile.mkdtemp(prefix="ipfs-cluster-node-dev-"))
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The terminal was closed; under `nohup` that is ignored.
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    cluster = LocalCluster(root, profile_name=profile_name, handlers=handlers)
     try:
         await cluster.start(
-            masters=masters,
-            workers=workers,
+            masters=MASTERS_DEFAULT,
+            workers=WORKERS_DEFAULT,
             on_up=lambda name: say(f"{name} is up", err=True),
         )
         ready = {
@@ -96,12 +136,9 @@ async def _dev(
             ],
         }
         how = f"ready; try: {with_profile(profile_name)} node list"
-        end = "Ctrl-C stops it" + ("" if directory else " and removes its files")
+        end = "Ctrl-C stops it" + ("" if is_kept else " and removes its files")
         print_done(ready, [how, end], as_json)
         with suppress(asyncio.CancelledError):
             await restart_on_change(handlers, cluster, stop)
     finally:
         await cluster.stop()
-        if directory is None:
-            shutil.rmtree(root, ignore_errors=True)
-            remove_profile(profile_name)

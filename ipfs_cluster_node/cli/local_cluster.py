@@ -7,12 +7,14 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.cli.kept_cluster import LOOPBACK
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import (
@@ -22,14 +24,14 @@ from ipfs_cluster_node.config.profiles import (
 )
 from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Liveness, Role
 from ipfs_cluster_node.node.joining import join_cluster
-from ipfs_cluster_node.node.setup import init_cluster
+from ipfs_cluster_node.node.setup import CLIENT_FILES, init_cluster, profile_of
 
 READY_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 10.0
 POLL_SECONDS: Final = 0.1
-LOOPBACK: Final = "127.0.0.1"
 PORTS: Final = range(20_000, 32_000)
 PORT_TRIES_MAX: Final = 10_000
 
@@ -93,30 +95,58 @@ class LocalCluster:
     ) -> None:
         """Make the nodes and start each; returns once all are alive members.
 
+        Those that are in the directory already are started as they are.
+
         Raises:
             ClusterError: A node did not start; the message is the node's.
         """
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        names = [f"master-{n}" for n in range(1, masters + 1)]
-        names += [f"worker-{n}" for n in range(1, workers + 1)]
-        for name in names:
-            self.nodes.append(self.make_node(name))
-        first, *others = self.nodes
-        made = init_cluster(
-            first.home,
-            self._settings(first),
-            cluster_name="local",
-            recovery_passphrase=self._recovery_passphrase,
-        )
-        self.profile = made.profile
+        self.choose_nodes(masters=masters, workers=workers)
+        first, *_ = self.nodes
+        if first.home.is_taken:
+            self.profile = self._kept_profile()
+        else:
+            self.profile = init_cluster(
+                first.home,
+                self._settings(first),
+                cluster_name="local",
+                recovery_passphrase=self._recovery_passphrase,
+            ).profile
         if self._profile_name is not None:
             save_profile(self._profile_name, self.profile)
-        await self.start_node(first)
+        made = [node for node in self.nodes if node.home.is_taken]
+        await asyncio.gather(*map(self.start_node, made))
+        others = [node for node in self.nodes if node not in made]
         async with self.client() as client:
             for node in others:
                 await self._join(client, node)
-            await asyncio.gather(*(self.start_node(node) for node in others))
+            await asyncio.gather(*map(self.start_node, others))
             await self._until_members(client, on_up)
+
+    def choose_nodes(self, *, masters: int, workers: int) -> None:
+        """Choose the names and ports of the nodes, unless that is done; nothing is made."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.nodes:
+            names = [f"master-{n}" for n in range(1, masters + 1)]
+            names += [f"worker-{n}" for n in range(1, workers + 1)]
+            self.nodes = list(map(self.make_node, names))
+
+    def take_nodes(self, ports: Mapping[str, tuple[int, int]]) -> None:
+        """Take the nodes that were chosen before: the ports of each, by its name."""
+        for name, (port, enrolment_port) in ports.items():
+            node = self.make_node(name)
+            node.port, node.enrolment_port = port, enrolment_port
+            self.nodes.append(node)
+
+    def _kept_profile(self) -> Profile:
+        """The operator's, made with the first node."""
+        client = self.nodes[0].home.path / "client"
+        masters: dict[NodeId, tuple[str, ...]] = {
+            Identity.load(node.home.identity).node_id: (node.address,)
+            for node in self.nodes
+            if node.role == Role.MASTER and node.home.is_taken
+        }
+        ca, certificate, key = (client / name for name in CLIENT_FILES)
+        return profile_of(ca, certificate, key, masters)
 
     @property
     def enrolment_port(self) -> int:

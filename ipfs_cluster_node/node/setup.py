@@ -3,6 +3,7 @@
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
@@ -47,6 +48,9 @@ from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.ucan.commands import TOP
+
+CLIENT_FILES: Final = ("ca.pem", "client.pem", "client.key")
+"""A client's trust bundle, certificate and TLS key, in its directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,9 +194,9 @@ def write_client(
     """Write a client's identity and TLS credentials; returns a profile that uses them."""
     make_private_directory(directory)
     write_private(directory / IDENTITY_NAME, identity.pem())
-    files = (directory / "ca.pem", directory / "client.pem", directory / "client.key")
-    write_credentials(credentials, *files)
-    return profile_of(*files, masters)
+    ca, certificate, key = (directory / name for name in CLIENT_FILES)
+    write_credentials(credentials, ca, certificate, key)
+    return profile_of(ca, certificate, key, masters)
 
 
 def profile_of(
