@@ -48,7 +48,7 @@ async def test_a_cluster_whose_masters_are_all_lost_goes_on_from_a_backup(lab: L
         done = lab.run("cluster", "backup", str(file), "--json", variables=variables)
         assert done.returncode == 0, done.stderr
         assert file.stat().st_mode & 0o777 == 0o600
-        assert json.loads(done.stdout)["size_bytes"] == file.stat().st_size
+        assert int(json.loads(done.stdout)["size_bytes"]) == file.stat().st_size
         await client.propose_config({"user.later": "lost"})
         with pytest.raises(ClusterError) as caught:
             async with person.client() as reader:
