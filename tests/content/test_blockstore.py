@@ -141,8 +141,8 @@ def test_a_deleted_block_is_gone_and_its_bytes_are_given_back(tmp_path: Path) ->
     store = BlockStore(tmp_path)
     first, second = blocks = make_blocks(2)
     fill(store, blocks)
-    store.delete(first)
-    store.delete(first)
+    store.delete_unheld([first])
+    store.delete_unheld([first])
     assert holding(store, blocks) == {second}
     assert store.size_bytes == 100
 
@@ -195,7 +195,7 @@ def test_a_full_disk_is_named_and_no_half_block_stays(small_disk: Path) -> None:
     assert store.size_bytes == 300_000 * len(kept)
     # Once there is room again, work goes on.
     for cid in kept:
-        store.delete(cid)
+        store.delete_unheld([cid])
     missing = {cid: data for cid, data in blocks.items() if cid not in kept}
     fill(store, dict([*missing.items()][:2]))
     assert len(holding(store, blocks)) == 2

@@ -50,7 +50,7 @@ async def test_only_what_is_missing_is_fetched(tmp_path: Path) -> None:
     fill(store, BLOCKS)
     missing = {LEAVES[3], LEAVES[40], next(cid for cid in BLOCKS if cid.codec == DAG_PB)}
     for cid in missing:
-        store.delete(cid)
+        store.delete_unheld([cid])
     source = MemorySource("a", BLOCKS)
     fetched = await fetch(ROOT, store=store, sources=[source])
     assert {cid for cids in source.asked for cid in cids} == missing

@@ -56,7 +56,7 @@ async def test_a_file_whose_nodes_are_not_here_has_nothing(tmp_path: Path) -> No
     inner = next(
         block for block in blocks if block not in (root, *blocks[:1]) and block.codec != RAW
     )
-    store.delete(inner)
+    store.delete_unheld([inner])
     assert not FileIndex(store).holds(root, [blocks[-1]])
 
 

@@ -42,7 +42,7 @@ def test_files_leave_the_reserve_and_are_taken_again_once_there_is_room(disk: Pa
             batch.put(block)
             batch.flush()
     assert free_bytes(disk) >= RESERVE_BYTES
-    store.delete(blocks[0].cid)
+    store.delete_unheld([blocks[0].cid])
     with store.batch() as batch:
         batch.put(blocks[-1])
         batch.flush()

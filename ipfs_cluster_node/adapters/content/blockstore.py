@@ -15,16 +15,17 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.config.files import open_regular
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.multiformats import Cid
+from ipfs_cluster_node.core.held_blocks import HeldBlocks, Hold
+from ipfs_cluster_node.core.multiformats import Cid, parse_cid
 from ipfs_cluster_node.core.unixfs import BLOCK_BYTES_MAX, Block
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,9 @@ class BlockStore:
         self._directory = directory
         self.tmp = directory / "tmp"
         self._lock = threading.Lock()
-        """Guards counts and moves: several threads read and store at once."""
+        """Guards counts, moves and holds: several threads read and store at once."""
+        self.held = HeldBlocks()
+        """Changed under the lock only, by the methods of this store."""
         self.tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in self.tmp.iterdir():
             with suppress(IsADirectoryError, PermissionError):  # Not created by this store.
@@ -108,25 +111,79 @@ class BlockStore:
                 log.error("block lost", extra={"cid": str(cid)})
                 self._damaged.add(str(cid))
 
-    def delete(self, cid: Cid) -> None:
-        """Remove a block, if it is here."""
-        path = self.path_of(cid)
+    @contextmanager
+    def hold(self) -> Iterator[Hold]:
+        """Hold the blocks that are stored under the hold, until the block ends or longer."""
         with self._lock:
-            try:
-                size = _size_of(path) or 0
-                path.unlink()
-            except FileNotFoundError:
-                return
-            self._count(-size)
+            hold = self.held.begin()
+        try:
+            yield hold
+        finally:
+            with self._lock:
+                self.held.end(hold)
+
+    def add_to(self, hold: Hold, cid: Cid) -> None:
+        """Hold a block; from now on it is not deleted, if it is here."""
+        with self._lock:
+            hold.add(cid)
 
     @contextmanager
-    def batch(self) -> "Iterator[Batch]":
-        """Store several blocks; those not flushed are dropped at the end."""
-        batch = Batch(self)
+    def collecting(self, current_as_of: float) -> Iterator[None]:
+        """Collect by names that are read within the block; see `HeldBlocks.begin_round`."""
+        with self._lock:
+            self.held.begin_round(current_as_of)
         try:
-            yield batch
+            yield
         finally:
-            batch.drop()
+            with self._lock:
+                self.held.end_round()
+
+    def delete_unheld(self, cids: Iterable[Cid]) -> tuple[int, int]:
+        """Delete blocks, and their damaged copies, except those that are held.
+
+        A crash may leave any of them, or bring them back: they are found again.
+
+        Returns:
+            The bytes that were freed, and how many blocks are held.
+        """
+        freed_bytes = held_count = 0
+        for cid in cids:
+            path = self.path_of(cid)
+            with self._lock:
+                if self.held.holds(cid):
+                    held_count += 1
+                    continue
+                for each in (path, path.with_suffix(DAMAGED_SUFFIX)):
+                    size = _size_of(each)
+                    if size is not None:
+                        each.unlink(missing_ok=True)
+                        freed_bytes += size
+                        self._count(-size if each is path else 0)
+                self._damaged.discard(str(cid))
+        return freed_bytes, held_count
+
+    def directories(self) -> list[str]:
+        """The names of the directories of blocks, in order."""
+        return sorted(entry.name for entry in self._directory.glob("??") if entry.is_dir())
+
+    def stored_in(self, directory: str) -> Iterator[Cid]:
+        """The blocks of one directory, damaged ones too, in no order."""
+        for entry in os.scandir(self._directory / directory):
+            with suppress(ValueError):  # Not created by this store.
+                yield parse_cid(entry.name.removesuffix(DAMAGED_SUFFIX))
+
+    @contextmanager
+    def batch(self, hold: Hold | None = None) -> "Iterator[Batch]":
+        """Store several blocks; those not flushed are dropped at the end.
+
+        They are under `hold`, if there is one, else held until the end.
+        """
+        with nullcontext(hold) if hold is not None else self.hold() as its_hold:
+            batch = Batch(self, its_hold)
+            try:
+                yield batch
+            finally:
+                batch.drop()
 
     def publish(self, written: Path, target: Path) -> None:
         """Give a written block its name, in place of a damaged one."""
@@ -170,8 +227,8 @@ class Batch:
 
     _counter = itertools.count()
 
-    def __init__(self, store: BlockStore) -> None:
-        self._store = store
+    def __init__(self, store: BlockStore, hold: Hold) -> None:
+        self._store, self._hold = store, hold
         self._written: dict[Cid, Path] = {}
         self._unsure: set[Path] = set()
         """Directories of blocks that already existed; synced before these count as stored."""
@@ -184,6 +241,8 @@ class Batch:
         with self._lock:
             if self._dropped or block.cid in self._written:
                 return
+            # Before it is looked for: else it could be deleted after it was found.
+            self._store.add_to(self._hold, block.cid)
             target = self._store.path_of(block.cid)
             if _read(target) == block.data:  # A damaged one is rewritten.
                 # Another batch may have just renamed it without having synced its directory.

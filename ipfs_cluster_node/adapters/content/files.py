@@ -9,6 +9,7 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.content.blockstore import Batch, BlockStore
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.held_blocks import Hold
 from ipfs_cluster_node.core.multiformats import RAW, Cid
 from ipfs_cluster_node.core.unixfs import DEPTH_MAX, FileBuilder, Link, Walk, decode_node
 
@@ -23,8 +24,13 @@ class AddReport:
     size_bytes: int
 
 
-async def add(chunks: AsyncIterator[bytes], store: BlockStore) -> AddReport:
-    """Store a file, durably; STORAGE_FULL is raised, and leaves only complete blocks."""
+async def add(
+    chunks: AsyncIterator[bytes], store: BlockStore, hold: Hold | None = None
+) -> AddReport:
+    """Store a file, durably; STORAGE_FULL is raised, and leaves only complete blocks.
+
+    They are under `hold`: it must last until the file is named.
+    """
     builder = FileBuilder()
 
     def take(batch: Batch, data: bytes) -> None:
@@ -38,7 +44,7 @@ async def add(chunks: AsyncIterator[bytes], store: BlockStore) -> AddReport:
         batch.flush()
         return AddReport(root, size_bytes)
 
-    with store.batch() as batch:
+    with store.batch(hold) as batch:
         async for data in chunks:
             await asyncio.to_thread(take, batch, data)
         return await asyncio.to_thread(finish, batch)

@@ -19,10 +19,12 @@ from ipfs_cluster_node.adapters.content.index import FileIndex
 from ipfs_cluster_node.client.connection import send_all
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.block_repairs import Repairs
+from ipfs_cluster_node.cluster.content.collector import Collector
 from ipfs_cluster_node.cluster.content.passing_on import pass_on
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.commands import AddContent, KeepContent, RemoveContent
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.held_blocks import NAMED_SECONDS_MAX, Hold
 from ipfs_cluster_node.core.ids import NO_TASK, Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import Content, Liveness
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid, parse_cid_binary
@@ -121,6 +123,9 @@ class Contents:
         self._index = FileIndex(store)
         self._fetching: dict[Cid, asyncio.Task[None]] = {}
         self._repairs = Repairs(store, self._sources, clock=clock)
+        self.collector = Collector(
+            consensus=consensus, store=store, repair=self._repairs.begin, clock=clock
+        )
 
     async def add_content(
         self,
@@ -137,32 +142,47 @@ class Contents:
         `goes_with`, and is then deleted with it.
         """
         self._consensus.check_leads()
-        others = self._instead_of_here(size_bytes)
-        if others:
-            channels = [c for c in map(self._channel_to, others) if c is not None]
-            added = await pass_on(chunks, channels, seconds_max=COPY_SECONDS_MAX)
-        else:
-            added = await add(chunks, self.store)
-        if size_bytes is not None and added.size_bytes != size_bytes:
-            raise ClusterError(
-                Reason.INVALID_ARGUMENT,
-                f"{added.size_bytes} bytes came, {size_bytes} were announced; send it again",
-            )
-        holders = others or await self._copy_to_masters(added.cid)
-        cid = str(added.cid)
-        await self._consensus.propose(
-            AddContent(
-                cid=cid,
+        with self.store.hold() as hold:
+            others = self._instead_of_here(size_bytes)
+            if others:
+                channels = [c for c in map(self._channel_to, others) if c is not None]
+                added = await pass_on(chunks, channels, seconds_max=COPY_SECONDS_MAX)
+            else:
+                added = await add(chunks, self.store, hold)
+            if size_bytes is not None and added.size_bytes != size_bytes:
+                raise ClusterError(
+                    Reason.INVALID_ARGUMENT,
+                    f"{added.size_bytes} bytes came, {size_bytes} were announced; send it again",
+                )
+            holders = others or await self._copy_to_masters(added.cid)
+            body = AddContent(
+                cid=str(added.cid),
                 size_bytes=added.size_bytes,
                 holders=holders,
                 name=name,
                 goes_with=goes_with,
-            ),
-            caller=caller,
-        )
+            )
+            await self._name(body, caller, hold)
         state = self._consensus.state()
-        content = state.contents[cid]
+        content = state.contents.get(body.cid)
+        if content is None:
+            raise ClusterError(
+                Reason.CONTENT_NOT_FOUND, f"{body.cid} was removed as it was added; add it again"
+            )
         return replace(content, holders=state.contents.holders_of(content))
+
+    async def _name(self, body: AddContent, caller: Did, hold: Hold) -> None:
+        """Commit that a file has holders, soon after they have it: they keep it for a while."""
+        try:
+            async with asyncio.timeout(NAMED_SECONDS_MAX):
+                await self._consensus.propose(body, caller=caller)
+        except BaseException as error:
+            hold.lingers_from = self._clock.boottime()  # It may be committed yet.
+            if isinstance(error, TimeoutError):
+                raise ClusterError(
+                    Reason.UNKNOWN_OUTCOME, "the log took too long to name the file; add it again"
+                ) from error
+            raise
 
     def _instead_of_here(self, size_bytes: int | None) -> tuple[NodeId, ...]:
         """The nodes that store a file for which there is no room here; empty if there is.
@@ -299,12 +319,26 @@ class Contents:
         return sources
 
     async def remove_content(self, cid: str, *, caller: Did, request_id: str) -> RemovedContent:
-        """Commit that a file is removed."""
+        """Commit that a file is removed, and delete its blocks here as far as that can be now."""
         self._consensus.check_leads()
-        size_bytes, *_holders = await self._consensus.propose(
-            RemoveContent(cid=cid), caller=caller, request_id=request_id
+        with self.collector.awaited(cid) as freed:
+            size_bytes, *holders = await self._consensus.propose(
+                RemoveContent(cid=cid), caller=caller, request_id=request_id
+            )
+            freed_bytes = await freed()
+        members = self._consensus.state().members
+        others = [NodeId(each) for each in holders if each != self._consensus.node_id]
+        nodes = {node_id: members.node(node_id) for node_id in others}
+        return RemovedContent(
+            size_bytes=int(size_bytes),
+            freed_bytes=freed_bytes,
+            soon_node_ids=tuple(others),
+            later_node_ids=tuple(
+                node_id
+                for node_id, node in nodes.items()
+                if node is not None and node.liveness is not Liveness.ALIVE
+            ),
         )
-        return RemovedContent(size_bytes=int(size_bytes))
 
     async def keep_content(self, cid: str, *, caller: Did, request_id: str) -> None:
         """Commit that a task's result is kept."""
@@ -370,7 +404,7 @@ class Contents:
     async def put_blocks(self, blocks: AsyncIterator[tuple[bytes, bytes]]) -> int:
         """Store blocks here; returns once they are durable."""
         count = 0
-        with self.store.batch() as batch:
+        with self.store.hold() as hold, self.store.batch(hold) as batch:
             async for binary, data in blocks:
                 cid = _cid_of(binary)
                 if not cid.matches(data):
@@ -380,6 +414,7 @@ class Contents:
                 await asyncio.to_thread(batch.put, Block(cid, data))
                 count += 1
             await asyncio.to_thread(batch.flush)
+            hold.lingers_from = self._clock.boottime()  # Its sender has the log name the file.
         return count
 
 

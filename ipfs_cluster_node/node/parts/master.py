@@ -35,7 +35,13 @@ class MasterPart(Part):
         self._common, self._member = common, member
         self._tls: ServerTls | None = None
         # They run on followers too, where there are no sessions and no watchers to tell.
-        log.machine.watch(member.tasks.on_change, member.sessions.on_change, self._on_change)
+        collector = member.contents.collector
+        log.machine.watch(
+            member.tasks.on_change,
+            member.sessions.on_change,
+            collector.on_change,
+            self._on_change,
+        )
         log.machine.listen(member.sessions.on_effect, self._on_effect)
         log.replica.on_leadership = self._on_leadership
         self._duplicates = DuplicateCheck(
@@ -58,6 +64,7 @@ class MasterPart(Part):
             "duplicates": self._duplicates.run,
             "certificates": member.certificates.run,
             "clock": member.clock.run,
+            "unneeded blocks": collector.run,
         }
 
     def bind(self) -> None:
