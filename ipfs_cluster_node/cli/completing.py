@@ -77,7 +77,7 @@ def _beginning(items: Iterable[Item], begun: str) -> list[Item]:
 async def _nodes(client: Any, begun: str) -> list[Item]:
     nodes = await client.list_nodes()
     items = [CompletionItem(node.name, help=f"{node.role}, {node.liveness}") for node in nodes]
-    if begun:  # Else the ids, which all begin alike, would hide the names.
+    if begun:  # Otherwise the ids, with their common beginning, would hide the names.
         items += [CompletionItem(node.node_id, help=node.name) for node in nodes]
     return items
 

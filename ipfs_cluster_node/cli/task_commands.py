@@ -259,7 +259,7 @@ def _print_ended(ended: Any, *, as_json: bool) -> None:
     status = ended.status
     if as_json:
         print_json(json_document(ended))
-    elif status.failure is not None and status.result is None:  # Else an earlier attempt's.
+    elif status.failure is not None and status.result is None:  # Otherwise an earlier attempt's.
         why = f"{status.failure.message} [{status.failure.reason}]"
         say(f"error: the task failed: {why}", err=True)
         _say_output(status.failure, err=True)

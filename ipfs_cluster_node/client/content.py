@@ -185,7 +185,7 @@ class ContentCalls(Calls):
                 await self._connection.following(receive, timeout=left)
                 await pieces.put(None)
             except Exception as error:
-                await pieces.put(error)  # Else the caller would wait for ever.
+                await pieces.put(error)  # Otherwise the caller would wait for ever.
 
         receiver = asyncio.create_task(receive_all(), name="get-content")
         try:

@@ -211,7 +211,7 @@ class TaskCalls(Calls):
                     )
                 await changed.put(error)
             except Exception as error:
-                await changed.put(error)  # Else the caller would wait for ever.
+                await changed.put(error)  # Otherwise the caller would wait for ever.
 
         follower = asyncio.create_task(follow_all(), name="watch-tasks")
         try:

@@ -30,7 +30,7 @@ def main(pip_audit: str, requirements: str) -> int:
     known = [(each, found) for each in dependencies for found in each.get("vulns", ())]
     for each, found in known:
         fixed = ", ".join(found.get("fix_versions", ())) or "no version"
-        print(f"{each['name']} {each['version']}: {found['id']}, mended in {fixed}")
+        print(f"{each['name']} {each['version']}: {found['id']}, fixed in {fixed}")
     if known:
         return 1
     unknown = [each["name"] for each in dependencies if "skip_reason" in each]

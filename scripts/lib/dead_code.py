@@ -11,7 +11,7 @@ from typing import Any, Final
 from vulture import Vulture
 
 ROOT: Final = Path(__file__).parents[2]
-ROOMS: Final = ("ipfs_cluster_node", "scripts", "tests", "clients")
+PACKAGES: Final = ("ipfs_cluster_node", "scripts", "tests", "clients")
 GENERATED: Final = ("_pb2.py", "_pb2_grpc.py", ".pyi")
 CONFIDENCE_MIN: Final = 60
 """Vulture's own for functions, classes, attributes and variables."""
@@ -22,7 +22,7 @@ def main() -> int:
     vulture = Vulture(
         ignore_names=settings["used_by_libraries"], ignore_decorators=settings["decorators"]
     )
-    vulture.scavenge([str(ROOT / room) for room in ROOMS])
+    vulture.scavenge([str(ROOT / package) for package in PACKAGES])
     dead = [
         item
         for item in vulture.get_unused_code(min_confidence=CONFIDENCE_MIN)

@@ -83,7 +83,7 @@ async def test_a_call_of_many_things_has_each_kind_judged_once(
 
 @pytest.mark.asyncio
 async def test_the_loop_goes_on_while_a_call_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """120 tasks with 64 inputs each, by a long policy, took 8.5 s, and the leader changed."""
+    """120 tasks with 64 inputs each took 8.5 s under a long policy, and the leader changed."""
     reach_, judged = permissions([["!=", ".cid", f"{n}"] for n in range(100)], monkeypatch)
     set_turn(Turn(Turns(monotonic), "a"))
     between = [0]

@@ -1,4 +1,4 @@
-"""Long work yields: one slice at a time, callers in turn, and the loop free between slices."""
+"""Long work yields: one slice at a time, callers in turn, with the loop free between slices."""
 
 import asyncio
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ async def test_callers_take_turns_however_much_one_of_them_asks(clock: Clock) ->
 
 @pytest.mark.asyncio
 async def test_short_turns_share_a_slice_and_long_ones_do_not(clock: Clock) -> None:
-    """Otherwise a thousand small calls that waited would come through one by one."""
+    """Otherwise a thousand waiting small calls would be served one by one."""
     turns, rounds = Turns(clock), []
 
     async def work(seconds: float) -> None:
@@ -130,7 +130,7 @@ async def test_who_is_cancelled_while_it_waits_holds_up_nobody(clock: Clock) -> 
 
 @pytest.mark.asyncio
 async def test_calls_that_begin_in_one_round_of_the_loop_share_their_time(clock: Clock) -> None:
-    """A thousand requests that come at once were all begun before anything else ran."""
+    """A thousand concurrent requests all began before anything else ran."""
     turns = Turns(clock)
     assert not turns.crowded()
     clock.now += 0.6 * CROWD_SECONDS

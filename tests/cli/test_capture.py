@@ -30,7 +30,7 @@ def test_an_explained_removal_asks_for_no_confirmation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["audit list", "node health 12D3KooWx"])
 def test_a_command_of_several_calls_is_not_explained_by_its_first(command: str) -> None:
-    """Once it was "allowed" where only the list of nodes was."""
+    """Once it said "allowed" when only the list of nodes was allowed."""
     done = CliRunner().invoke(main, ["auth", "explain", "--do", command])
     assert done.exit_code != 0
     assert "only the first call of a command can be explained" in done.output

@@ -1,4 +1,4 @@
-"""What shells complete, and that completion neither fails, prints nor takes long."""
+"""Shell completion: what it offers; it neither fails, prints nor takes long."""
 
 import socket
 import time

@@ -14,7 +14,7 @@ HEAVY = ("grpc", "google.protobuf", "pyarrow", "duckdb", "cryptography", "ipfs_c
 
 @pytest.mark.parametrize("module", ["main", *MODULES])
 def test_no_module_of_commands_loads_what_calls_a_cluster(module: str) -> None:
-    """One import at the top of a module that all shared made each `--help` three times as slow."""
+    """One import at the top of a shared module made each `--help` three times as slow."""
     code = f"import sys, ipfs_cluster_node.cli.{module}; print(*set({HEAVY}) & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -102,7 +102,7 @@ def test_a_node_without_a_log_knows_the_leader_from_its_peers() -> None:
 def test_nobody_is_known_only_where_neither_log_nor_peers_name_another_master(
     replica: FakeReplica,
 ) -> None:
-    """Only then the operator is asked to name one; a worker, or a whole log, needs no name."""
+    """Only then is the operator asked to name one; a worker, or an intact log, needs none."""
 
     def knows_nobody(*, state: bool, peer: bool, voters: tuple[str, ...], log: bool = True) -> Any:
         machine = FakeMachine()

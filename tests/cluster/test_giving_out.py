@@ -95,7 +95,7 @@ async def test_what_is_not_current_any_longer_is_left_out_and_its_credit_is_not_
         its.consensus.commit(c.CancelTask(task_id=TaskId("t1")))
         message = await anext(worker.session)
         assert message.WhichOneof("message") == "cancellations"
-        # Otherwise a worker with one slot would wait for ever for what it asked for.
+        # Otherwise a worker with one slot would wait for ever.
         message = await asyncio.wait_for(anext(worker.session), 1)
         assert [each.id.task_id for each in message.assignments.assignments] == ["t2"]
         await worker.session.aclose()
@@ -150,7 +150,7 @@ async def give_back(worker: ScriptedWorker, at: list[float], reason: dict[str, A
 async def test_a_worker_that_hands_back_all_it_gets_backs_off_ever_longer_and_others_get_the_tasks(
     reason: dict[str, Any],
 ) -> None:
-    """Found by a tester: 23,674 assignments in 15 s, and no task of 20 ended."""
+    """Found by a tester: 23,674 assignments in 15 s, and none of 20 tasks ended."""
     async with leading() as its:
         bad = await its.worker(credit=20)
         at: list[float] = []

@@ -14,7 +14,7 @@ DATA = content(3 * 2**20)
 
 
 class Far:
-    """What came to the far ends, which may refuse after some blocks."""
+    """What reached the other masters, which may refuse after some blocks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.came: list[list[bytes]] = []

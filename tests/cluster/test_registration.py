@@ -54,7 +54,7 @@ class Order:
 
 @pytest.mark.asyncio
 async def test_the_keys_are_sealed_to_a_master_before_it_votes() -> None:
-    """It could lead within the second that the keys were behind, and signed nothing then."""
+    """It could lead within the second before the keys reached it, and could sign nothing."""
     order = Order()
     await order.register()
     assert order.did == ["RegisterNode", "seal", "vote"]

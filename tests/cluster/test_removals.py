@@ -1,4 +1,4 @@
-"""Members that leave at their own request, on the leader."""
+"""Members that leave at their own request, as seen by the leader."""
 
 import asyncio
 

@@ -43,7 +43,7 @@ async def test_a_session_begins_with_hello_and_only_of_a_member() -> None:
 
 @virtual_time
 async def test_a_hello_names_a_bounded_number_of_attempts_and_takes_turns_with_others() -> None:
-    """One with 450,000 was read, looked up and answered at once, and the leader changed."""
+    """A hello with 450,000 attempts was processed at once, and the leader changed."""
     turns: list[int] = []
 
     class Over:
@@ -279,7 +279,7 @@ async def test_a_worker_that_reads_too_slowly_loses_its_session(
             outcomes = pb.AttemptOutcomes(outcomes=[failure(number)])
             requests.put_nowait(pb.WorkerSessionRequest(outcomes=outcomes))
         begun = asyncio.create_task(anext(session))
-        await begun  # The reader runs; from here on nobody takes what it answers.
+        await begun  # The reader runs; from here on nobody reads its answers.
         await asyncio.sleep(1)
         for number in range(3, 5):
             outcomes = pb.AttemptOutcomes(outcomes=[failure(number)])

@@ -55,7 +55,7 @@ def inputs_of(inputs: Any) -> object:
     ],
 )
 def test_too_many_are_refused_unread(read: Callable[[Any], object], most: int) -> None:
-    """Four million states were each looked up before the answer; so were task types."""
+    """Four million states, or task types, were each looked up before the answer."""
     with pytest.raises(ClusterError, match=f"{most}") as refused:
         read(Unread(most + 1))
     assert refused.value.reason is Reason.INVALID_ARGUMENT

@@ -45,7 +45,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_what_is_judged_is_what_is_stored(
     method: str, request_: Any, fields: list[str], decoded: list[str]
 ) -> None:
-    """A method had two readers of its request, which had to agree."""
+    """Two functions decoded a request, and had to agree."""
     rule = RULES_BY_METHOD[f"/ipfs_cluster_node.v1.TaskDispatchService/{method}"]
     assert rule.decode is not None
     assert rule.required is not None
@@ -94,7 +94,7 @@ def test_the_inputs_of_any_task_are_seen_whatever_was_decoded_before() -> None:
 
 
 def test_a_request_of_other_tasks_has_another_fingerprint() -> None:
-    """By it a request is known that came before: what two tasks say, one could say as well."""
+    """It identifies a repeat, so different tasks must not have one fingerprint."""
     both = pb.TaskSpec(task_type="t", payload=b"p")
     requests = ([both], [both, both], [pb.TaskSpec(task_type="t"), pb.TaskSpec(payload=b"p")])
     prints = {Submission(specs, "specs", "r").fingerprint() for specs in requests}

@@ -174,7 +174,7 @@ def test_a_key_that_anyone_can_sign_for() -> None:
 
 
 def test_a_key_in_its_other_encoding() -> None:
-    """With y not reduced, a key would have two DIDs, and what binds one would not bind the other."""
+    """If y were not reduced, a key would have two DIDs, and a revocation of one would miss the other."""
     for y in (P, P + 1, P + 3, 2**255 - 1, P + 3 | 1 << 255):
         with pytest.raises(ValueError, match="one encoding"):
             _public_key(did_from_public_key(y.to_bytes(32, "little")))

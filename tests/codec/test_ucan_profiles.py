@@ -66,7 +66,7 @@ def test_a_delegation_expires() -> None:
 
 
 def test_a_delegation_expires_within_four_hundred_days() -> None:
-    """Revocations are remembered until then: one for 2^53 s would be for ever."""
+    """Revocations are kept until then: one for 2^53 s would be kept for ever."""
     days = 400 * 86_400
     near, far = (CLUSTER.delegates(ALICE, expires_s=NOW + days + more) for more in (60, 61))
     alike(ALICE.invokes(near), near)

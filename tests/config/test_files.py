@@ -1,4 +1,4 @@
-"""Whatever is put in the place of a home's file: reading it fails at once, and waits for nobody."""
+"""Whatever replaces a home's file: reading it fails at once, without waiting."""
 
 import os
 from collections.abc import Callable

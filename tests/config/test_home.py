@@ -54,7 +54,7 @@ def test_keys_without_settings_are_a_damaged_node_and_nobody_makes_another_there
 
 
 def test_settings_alone_take_a_home(tmp_path: Path) -> None:
-    """Its identity was lost: whatever else is there must not be removed."""
+    """Its identity was lost: what else is there must not be removed."""
     home = Home(tmp_path)
     home.create()
     home.config.touch()

@@ -157,7 +157,7 @@ def test_a_socket_is_refused_and_stays_one(tmp_path: Path, *, force: bool) -> No
 def test_the_file_that_takes_what_is_printed_is_a_file_as_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`> result` and `-o result` together: the one would cut what the other has written."""
+    """`> result` and `-o result` together: one would truncate what the other has written."""
     path = tmp_path / "result"
     with path.open("w") as printed:
         monkeypatch.setattr(sys, "stdout", printed)

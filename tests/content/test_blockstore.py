@@ -127,7 +127,7 @@ def test_a_damaged_block_is_moved_aside_and_can_be_stored_anew(
 
 @pytest.mark.parametrize("damage", [0, 5, 100, 5000])
 def test_a_damaged_block_is_written_anew_when_it_is_put_again(tmp_path: Path, damage: int) -> None:
-    """Its name was enough once: the bytes were acknowledged, and were not there."""
+    """Once its name was enough: the bytes were acknowledged, but missing."""
     store = BlockStore(tmp_path)
     [(cid, data)] = blocks = list(make_blocks(1).items())
     fill(store, dict(blocks))

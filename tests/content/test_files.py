@@ -190,7 +190,7 @@ async def test_a_materialized_file_is_private_and_replaces_nothing(tmp_path: Pat
 
 @pytest.mark.asyncio
 async def test_links_take_no_materialized_file_elsewhere(tmp_path: Path) -> None:
-    """Not one in the place of the file, nor one in the place of its directory once that is open."""
+    """Neither one that replaces the file, nor one that replaces its directory once that is open."""
     root, blocks = build(content(1000))
     store = BlockStore(tmp_path / "store")
     fill(store, blocks)

@@ -1,4 +1,4 @@
-"""DAGs that are far larger to walk than to send, and what else a hostile writer may try."""
+"""DAGs that are far larger to walk than to send, and other hostile files."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,7 +19,7 @@ LEAF = cid_of(RAW, DATA)
 
 
 def open_files(directory: Path) -> int:
-    """How many files below it this process has open; what others leave open is not counted."""
+    """How many files below it this process has open; those that others leave open do not count."""
     found = 0
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(OSError):

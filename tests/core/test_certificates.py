@@ -92,7 +92,7 @@ def test_one_member_holds_so_many_certificates_that_have_not_ended() -> None:
 
 
 def test_a_tls_key_gets_another_certificate_only_where_the_answer_may_be_lost() -> None:
-    """A stolen one is good until its certificate ends, and no longer."""
+    """A stolen key is valid until its certificate ends, and no longer."""
     state = cluster(record(1))
     again = replace(record(2, not_after_s=2 * DAY_S), spki_hash=record(1).spki_hash)
     late_s = REPEAT_MS_MAX // 1000
@@ -138,7 +138,7 @@ def join_token(token_id: str) -> CreateJoinToken:
 
 @pytest.mark.parametrize("revoked", [True, False])
 def test_who_was_removed_is_never_let_in_again(*, revoked: bool) -> None:
-    """What it was given and gave, and whoever stole it, would come back with its identity."""
+    """The permissions it had received and delegated, and any thief of its key, would come back."""
     state = cluster(record(1))
     if revoked:
         apply(state, RevokeCertificate(revocation=CertificateRevocation(did=CLIENT)))
@@ -254,7 +254,7 @@ def test_a_leaders_clock_far_ahead_has_no_revocation_forgotten() -> None:
             apply(each, ExpireRecords(), at_s=years_s)
             assert each.judged_at_ms == 1000 * (DAY_S + number * step_s)
         assert each.certificates.is_revoked(1, CLIENT)
-        # A clock at its beginning turns it back no further: years would have to be caught up with.
+        # A clock at its epoch turns it back no further: it would take years to catch up.
         apply(each, ExpireRecords(), at_s=1)
         assert each.judged_at_ms == 1000 * (DAY_S + 9 * step_s)
     # The right time, within reach, is taken as it is.

@@ -177,7 +177,7 @@ def test_what_a_removed_client_had_kept_makes_room(
 
 
 def test_a_grant_that_was_revoked_is_gone_in_all_its_copies(world: World) -> None:
-    """A renewal gives another copy; one that was under way meanwhile gives nothing."""
+    """A renewal gives another copy; one that was already under way gives nothing."""
     copies = [stored(f"copy{n}", AUTHORITY, ALICE) for n in range(3)]
     world.put(*copies)
     ended = RevokeDelegation(
@@ -265,7 +265,7 @@ def test_one_client_can_not_take_all_the_room_of_another(world: World) -> None:
 
 
 def test_a_chain_is_looked_for_no_further_than_it_may_be_long(world: World) -> None:
-    """Otherwise one call would go through all that anybody had kept."""
+    """Otherwise one call would search everything that is stored."""
     people = [did_from_public_key(bytes([n]) * 32) for n in range(50, 70)]
     world.put(*(stored(f"p{n}", people[n], people[n + 1]) for n in range(19)))
     chain = world.state.delegations.chain_of(people[19])

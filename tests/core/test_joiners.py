@@ -109,7 +109,7 @@ def test_who_was_approved_comes_in_as_it_was_shown(machine: Machine) -> None:
 
 
 def test_who_waits_with_a_token_whose_maker_is_removed_waits_no_more(machine: Machine) -> None:
-    """Otherwise whom it approved could still come in once it is found out."""
+    """Otherwise a joiner that it approved could still join after its removal."""
     maker = Principal(did=OPERATOR, name="o", role=Role.CLIENT, enrolled_at_ms=1, liveness_at_ms=1)
     machine.state.members.put(maker)
     machine.do(ASKS)
@@ -122,7 +122,7 @@ def test_who_waits_with_a_token_whose_maker_is_removed_waits_no_more(machine: Ma
 
 
 def test_an_approval_is_for_one_token(machine: Machine) -> None:
-    """Otherwise who may let workers in could let the same identity in as a master."""
+    """Otherwise an operator who may admit workers could admit the same identity as a master."""
     machine.do(replace(TOKEN, token_id="m", role=Role.MASTER))
     machine.do(replace(ASKS, token_id="m"))
     assert machine.do(APPROVED).reason is Reason.MEMBER_NOT_FOUND

@@ -47,7 +47,7 @@ def test_much_is_forgotten_in_steps(world: World, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_command_says_how_much_is_forgotten_at_once(world: World) -> None:
-    """And what goes on judges by the same time: else a wrong clock would gain with each step."""
+    """A continued command uses the same time: otherwise a wrong clock would advance it with each step."""
     for number in range(5):
         world.submit(f"t{number}", request_id=f"r{number}")
         world.do(c.CancelTask(task_id=TaskId(f"t{number}")))

@@ -94,7 +94,7 @@ def test_a_running_attempt_is_revoked_and_its_outcome_refused(world: World) -> N
 
 @pytest.mark.parametrize("early_ms", [1, MINUTE_MS])
 def test_each_replica_judges_by_the_time_of_the_command(world: World, early_ms: int) -> None:
-    """A leader whose clock ran ahead when it looked ends nothing early."""
+    """A leader whose clock was ahead when it looked ends nothing early."""
     world.submit("t", spec=SPEC)
     world.submit("never")
     world.now_ms += MINUTE_MS - early_ms

@@ -221,7 +221,7 @@ def test_a_stale_attempt_number_of_the_same_node_does_not_count(world: World) ->
 
 
 def test_ended_tasks_make_room_the_oldest_first(world: World) -> None:
-    """Found by a tester: ended tasks counted for 7 days, and every submission was refused."""
+    """Found by a tester: ended tasks counted for 7 days, so every submission was refused."""
     world.do(config("task_count_max", "10"))
     world.do(config("task_ended_keep_min", "3"))
     for number in range(500):
@@ -250,7 +250,7 @@ def test_ended_tasks_make_no_room_below_the_number_that_is_kept(world: World) ->
 
 
 def test_at_most_half_of_all_tasks_are_kept_ended_ones(world: World) -> None:
-    """Otherwise a cluster that may hold few would take nothing once it had done so many."""
+    """Otherwise a cluster with a small limit would accept nothing once that many had ended."""
     world.do(config("task_count_max", "4"))  # The default keeps 10,000.
     for number in range(20):
         world.submit(f"e{number}")
@@ -300,7 +300,7 @@ def test_results_make_room_for_results(world: World) -> None:
 
 
 def test_a_lowered_number_leaves_the_ended_tasks_that_are_kept_in_any_case(world: World) -> None:
-    """What runs was accepted before and goes on: it pushes out no more than a submission would."""
+    """Running tasks were accepted already, and stay: they displace no more than a submission would."""
     world.submit(*(f"e{number}" for number in range(4)), *(f"t{number}" for number in range(9)))
     for number in range(4):
         end(world, f"e{number}")

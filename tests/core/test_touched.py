@@ -75,7 +75,7 @@ def test_a_state_from_a_snapshot_has_touched_nothing_and_goes_on_alike() -> None
 
 @pytest.mark.usefixtures("small")
 def test_rows_can_be_followed_by_what_was_touched() -> None:
-    """As a watch does: from an empty state on, it reads only what was touched."""
+    """Like a watch: starting from an empty state, it reads only touched rows."""
     cluster = ClusterState()
     followed: dict[TableName, dict[object, object]] = {name: {} for name in TableName}
     for name in TableName:

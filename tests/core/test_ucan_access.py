@@ -76,7 +76,7 @@ FAR_WAY: Final = (link(CLUSTER, BOB), link(BOB, CAROL), link(CAROL, ALICE))
 def test_what_does_not_hold_by_itself_stands_in_nobodys_way(
     near: list[Delegation], fields: dict[str, Any]
 ) -> None:
-    """The nearer chain would be looked at first, and be refused as a whole."""
+    """The nearer chain would be tried first, and the call refused because of it."""
     assert arranged(claim(ALICE), *near, *FAR_WAY, **fields).chain == FAR_WAY
     with pytest.raises(UcanError):
         arranged(claim(ALICE), *near, **fields)
@@ -87,7 +87,7 @@ def test_a_revoked_link_stands_in_nobodys_way() -> None:
         near = link(CLUSTER, ALICE)
         taken = arranged(claim(ALICE), near, *FAR_WAY, revocations={near.cid: frozenset({revoker})})
         assert taken.chain == (FAR_WAY if revoker == CLUSTER else (near,))
-    # What its giver, or the cluster, took back hides nothing else of the same giver.
+    # What its issuer, or the cluster, revoked hides nothing else of that issuer.
     root, good = link(CLUSTER, BOB), link(BOB, ALICE, policy=[["like", ".namespace", "*"]])
     crowd = [link(BOB, ALICE, nonce=bytes([number])) for number in range(100)]
     for revoker in (CLUSTER, BOB):
@@ -105,7 +105,7 @@ def test_a_powerline_in_the_middle_passes_on_what_there_is_where_it_is_allowed()
 
 
 def test_a_holder_is_come_to_again_by_what_is_passed_on_narrower() -> None:
-    """The wide link came first, and leads nowhere: its giver has only the narrow right."""
+    """The wide link came first, and leads nowhere: its issuer has only the narrow permission."""
     wide, narrow = link(ALICE, BOB, "/task"), link(ALICE, BOB, "/task/submit")
     root = link(CLUSTER, ALICE, "/task/submit")
     for bag in ([wide, narrow, root], [narrow, wide, root]):

@@ -116,7 +116,7 @@ def test_why_none_of_thousands_of_chains_holds_is_told_soon() -> None:
 def test_nobody_shuts_others_out_by_what_is_delegated_to_them(
     command: str, policy: list[Any]
 ) -> None:
-    """Once the first 64 chains of a bag were all that was looked at."""
+    """Once only the first 64 chains were tried."""
     helpers = [Did(f"did:key:z6Mkhelper{number}") for number in range(8)]
     crowd = [
         link(CLUSTER, MALLORY),

@@ -173,7 +173,7 @@ def test_no_invocation_is_ever_used_twice(events: list[tuple[int, int, int]]) ->
 
 
 def test_who_used_invocations_is_forgotten_with_them() -> None:
-    """Otherwise the node's memory grows with each caller there ever was."""
+    """Otherwise the node's memory grows with every caller it ever had."""
     store = used()
     for issuer in (ALICE, BOB):
         use(store, invocation(issuer=issuer), holder=issuer, now_s=NOW)

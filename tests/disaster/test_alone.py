@@ -1,4 +1,4 @@
-"""A master goes on alone with all that its log holds, wherever the process ends in between."""
+"""A master goes on alone with all that its log holds, even if the process ends at any point."""
 
 import shutil
 from dataclasses import replace
@@ -139,7 +139,7 @@ def test_a_key_of_its_own_that_others_may_read_is_no_lost_one(tmp_path: Path) ->
 
 
 def test_keys_that_are_not_sealed_to_it_need_the_passphrase_as_well(tmp_path: Path) -> None:
-    """It had joined, and the leader was lost before it sealed the keys to it."""
+    """It had joined, and the leader was lost before it sealed the keys for it."""
     home = home_of_three(tmp_path)
     authority = Survivor(home).state.certificates.authority
     write(home, SetAuthority(authority=replace(authority, version=authority.version + 1, wraps=())))
@@ -147,7 +147,7 @@ def test_keys_that_are_not_sealed_to_it_need_the_passphrase_as_well(tmp_path: Pa
 
 
 def test_an_old_copy_is_gone_on_with_where_all_that_are_left_are_such(tmp_path: Path) -> None:
-    """Each had asked for a new log, which nobody could give: there was no way out."""
+    """Each had requested a new log, which nobody could grant: they were stuck."""
     home = home_of_three(tmp_path)
     begin_replacement(home, Survivor(home).node_id)
     survivor = Survivor(home, old_copy=True)

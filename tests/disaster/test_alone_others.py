@@ -69,7 +69,7 @@ async def test_who_takes_this_stopped_master_for_its_leader_is_asked_again(
         first, second, third = others.asked
         assert second - first == pytest.approx(FOLLOWED_SECONDS, abs=1e-3)
         assert third - second == pytest.approx(FOLLOWED_SECONDS, abs=1e-3)
-        # Who says so for longer hears of it: another process has this identity.
+        # One that says so for longer is told that another process has this identity.
         others = Others(patch, survivor, [own])
         with pytest.raises(ClusterError, match="not lost"):
             await survivor.check_others()

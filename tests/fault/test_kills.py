@@ -67,7 +67,7 @@ class Work:
         while True:
             try:
                 await self.submit(None)
-            except ClusterError as error:  # Not acknowledged: nothing was promised.
+            except ClusterError as error:  # Not acknowledged, so it may be missing.
                 self.refused[error.reason] += 1
             await asyncio.sleep(0.05)
 
@@ -146,7 +146,7 @@ async def test_kills_in_every_phase_lose_nothing_acknowledged(tmp_path: Path) ->
                 await kill_and_start(cluster, node, rng)
                 try:
                     await under_way
-                except ClusterError as error:  # Not acknowledged: nothing was promised.
+                except ClusterError as error:  # Not acknowledged, so it may be missing.
                     work.refused[f"{phase}: {error}"] += 1
             background.cancel()
             await asyncio.gather(background, return_exceptions=True)

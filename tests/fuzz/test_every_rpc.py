@@ -49,7 +49,7 @@ ENROLMENT_PATHS = {path for path in RULES_BY_METHOD if "EnrolmentService" in pat
 OF_STRANGERS = {"RemoveNode", "RevokeCertificate"}
 """Never with the ids of the cluster that is tested: a good call would end it."""
 OF_NODES = {"RotateCertificates"}
-"""Not by the client, whose own certificate would be of an old root then."""
+"""Not by the client, whose own certificate would then have an old root."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def described_methods(node: LocalNode, tls: ClientTls) -> list[Method]:
 
 
 def enrolment_methods() -> list[Method]:
-    """Those of the other port, where nobody is told of any."""
+    """Those of the other port, which offers no reflection."""
     service = enrolment_pb2.DESCRIPTOR.services_by_name["EnrolmentService"]
     methods = [
         Method(
@@ -219,7 +219,7 @@ def test_calls_of_every_method_get_documented_answers(tmp_path: Path) -> None:
                 max_examples=CALLS // AT_ONCE,
                 deadline=None,
                 database=None,
-                # A cluster that was called once is not the same again: nothing to shrink.
+                # Each call changes the cluster: nothing to shrink.
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
             )
@@ -251,7 +251,7 @@ async def close_all(channels: Sequence[grpc.aio.Channel]) -> None:
 
 
 async def check_it_works(cluster: LocalCluster, worker: LocalNode) -> None:
-    # Somebody said in its name what it can do.
+    # Its name documents it.
     await cluster.kill(worker)
     await cluster.start_node(worker)
     async with cluster.client() as client:

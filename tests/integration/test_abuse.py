@@ -300,7 +300,7 @@ async def test_messages_and_metadata_have_bounds(cluster: LocalCluster, client: 
             assert request.ByteSize() == size
             assert await status_of(submit(request, timeout=10)) is refusal
         status = MembershipServiceStub(channel).GetClusterStatus
-        for _ in range(20):  # It is no matter of chance.
+        for _ in range(20):  # It is not random.
             metadata = (("x-more", "y" * METADATA_BYTES_MAX),)
             refused = await status_of(status(STATUS, timeout=10, metadata=metadata))
             assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -338,7 +338,7 @@ async def test_calls_that_are_ended_at_once_cost_nobody_else(
 async def test_streams_that_are_reset_as_soon_as_they_begin_cost_nobody_else(
     cluster: LocalCluster, client: Client
 ) -> None:
-    """Rapid reset (CVE-2023-44487), by hand: thousands a second, none of which is waited for."""
+    """Rapid reset (CVE-2023-44487), by hand: thousands a second, without waiting for any."""
     node = await cluster.leader(client)
     assert node.process is not None
     process = psutil.Process(node.process.pid)
@@ -379,7 +379,7 @@ async def test_more_calls_than_a_connection_may_have_keep_nobody_else_waiting(
         await answers(cluster, node)
         done = await asyncio.gather(*calls, return_exceptions=True)
     codes = {each.code() for each in done if isinstance(each, grpc.aio.AioRpcError)}
-    # Whoever is refused is told that it was too much, and no more than that.
+    # A refused caller is told that it was too much, and nothing else.
     assert codes <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
     assert sum(not isinstance(each, BaseException) for each in done) > 0
     await answers(cluster, node)

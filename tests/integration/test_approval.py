@@ -20,7 +20,7 @@ from tests.support.nodes import until
 
 @contextmanager
 def joining(cluster: LocalCluster, token: str, home: Path, name: str) -> Iterator[Any]:
-    """A `join` that runs until it is let in, or refused."""
+    """A `join` that runs until it is admitted or refused."""
     with (home.parent / f"{home.name}.said").open("w+") as said:
         process = subprocess.Popen(
             command(

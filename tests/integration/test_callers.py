@@ -1,4 +1,4 @@
-"""Every method by every class of callers, over real sockets: the table's are accepted, and no others."""
+"""Every method by every class of callers, over real sockets: only those of the table are accepted."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -140,7 +140,7 @@ async def test_each_class_of_members_is_let_into_its_methods_and_no_others(
 async def test_a_joiner_finds_enrolment_and_health_at_its_port_and_nothing_else(
     cluster: LocalCluster, client: Client
 ) -> None:
-    """What members call is not even there: no rule could be wrong for it."""
+    """The methods of members are not served at all: no wrong rule could expose them."""
     ca_pem = cluster.profile.ca.read_bytes()
     allowed = {m for m, rule in RULES_BY_METHOD.items() if CallerClass.JOINER in rule.callers}
     assert {m for m in allowed if m.startswith("/ipfs_")} == {

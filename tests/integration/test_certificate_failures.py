@@ -65,7 +65,7 @@ async def sealed_to_all(cluster: LocalCluster) -> None:
 async def test_nodes_whose_certificates_have_all_expired_come_back(
     cluster: LocalCluster, client: Client
 ) -> None:
-    """Once none would be let in by another, so that no master could lead and sign."""
+    """Once each refused the others, so that no master could lead and sign."""
     await sealed_to_all(cluster)
     await cluster.stop()
     masters = [node for node in cluster.nodes if node.role == "master"]
@@ -165,11 +165,13 @@ async def test_one_master_that_is_left_lets_others_in_and_removed_ones_open_noth
         await client.remove_node(node.node_id)
         await cluster.kill(node)
 
-    async def sealed_anew() -> bool:
+    async def sealed_again() -> bool:
         authority = kept_authority(third.home)
         return len(authority.wraps) == 1 and authority.key_id != before.key_id
 
-    await until(sealed_anew, seconds=15, what="the keys are sealed anew, to the last master alone")
+    await until(
+        sealed_again, seconds=15, what="the keys are sealed again, for the last master alone"
+    )
     after = kept_authority(third.home)
     assert cluster_keys(third.home).authority.did == keys.authority.did
     # Neither by the removed master's own key, nor by the data key that it knew.

@@ -399,7 +399,7 @@ def _context(files: tuple[Path, Path, Path]) -> ssl.SSLContext:
 def test_a_ticket_of_an_expired_certificate_gets_no_answer(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    """TLS 1.3 lets it resume for two days: every call is asked for the dates."""
+    """TLS 1.3 allows it to resume for two days: the dates are checked at every call."""
     directory = cluster.profile.certificate.parent
     identity = Identity.load(directory / "identity.key")
     short = certificate_ending(

@@ -70,7 +70,7 @@ async def cluster_and_copies(
 
 
 async def acknowledged_by(cluster: LocalCluster, copy: LocalNode) -> list[str]:
-    """Write at the copy for as long as it runs."""
+    """Write to the copy for as long as it runs."""
     acknowledged: list[str] = []
     async with cluster.client(copy) as client:
         for number in range(10_000):
@@ -144,7 +144,7 @@ async def test_a_node_started_again_takes_its_place_though_no_end_of_its_first_p
 @pytest.mark.timeout(120)
 @pytest.mark.asyncio
 async def test_a_copy_of_the_only_master_acknowledges_nothing_and_ends(tmp_path: Path) -> None:
-    """It elected itself, and what it acknowledged for half a minute was nowhere else."""
+    """It elected itself, and what it acknowledged for half a minute existed nowhere else."""
     async with cluster_and_copies(1, 0, tmp_path / "cluster") as (cluster, copies):
         [master] = cluster.nodes
         copies.append(copy := make_copy(cluster, master))

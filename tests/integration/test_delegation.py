@@ -276,7 +276,7 @@ async def test_an_explanation_agrees_with_methods_that_decide_themselves(
 async def test_more_than_was_announced_is_refused_as_it_comes(
     cluster: LocalCluster, client: Client, nobody: Person, operator: Identity, cluster_did: str
 ) -> None:
-    """A policy on the size would else judge a file by what its sender says of it."""
+    """Otherwise a policy on the size would judge a file by the size that its sender claims."""
     policy = [["<=", ".size", 10]]
     token = signed(operator, nobody.did, "/content/add", cluster_did, policy)
     leader = await cluster.leader(client)

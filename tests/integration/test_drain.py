@@ -44,7 +44,7 @@ async def running(client: Client, task_id: str, *, since_attempt: int) -> str:
 async def test_a_worker_that_is_told_to_stop_hands_its_attempts_back_at_once(
     cluster: LocalCluster,
 ) -> None:
-    """Found by a tester: its tasks waited for its lease, and went to the end of the queue."""
+    """Found by a tester: its tasks waited for its lease to end, and went to the end of the queue."""
     async with cluster.client() as client:
         task_id = await client.submit_task("data_processing", {"sql": LONG})
         first = node_of(cluster, await running(client, task_id, since_attempt=1))

@@ -197,7 +197,7 @@ async def test_tasks_are_listed_as_far_as_they_may_be(client: Client, limited: L
 async def test_a_watch_of_a_task_that_may_not_be_read_is_refused_whole(
     client: Client, limited: Limited
 ) -> None:
-    """Each was asked for by name: to leave one out would have its watcher wait for ever."""
+    """Each was named in the request: if one were left out, its watcher would wait for ever."""
     mine = await client.submit_task("echo", "hello", namespace="team-a/x")
     other = await client.submit_task("echo", namespace="team-b/x")
     async with limited("/task/read", *TEAM) as reader:
@@ -217,7 +217,7 @@ async def column(reader: Client, table: str, name: str) -> set[Any]:
 async def test_each_table_shows_the_rows_that_may_be_read(
     client: Client, limited: Limited, tmp_path: Path
 ) -> None:
-    """Whatever a policy asks for: an argument of the row is enough to see that row."""
+    """Whatever the policy: a row is visible if its own arguments satisfy it."""
     path = tmp_path / "f"
     path.write_bytes(b"x" * 77)
     cid = (await client.add_content(path)).cid
@@ -258,7 +258,7 @@ async def test_each_table_shows_the_rows_that_may_be_read(
 async def test_a_list_is_explained_as_it_is_judged(
     client: Client, nobody: Person, operator: Identity, cluster_did: str
 ) -> None:
-    """It was once said to be denied wherever a policy asks for anything of its items."""
+    """Once it was reported as denied whenever a policy has conditions on its items."""
     methods = ("TaskDispatchService/ListTasks", "StateDeltaService/GetSnapshot")
     names = [f"/ipfs_cluster_node.v1.{method}" for method in methods]
     for name in names:

@@ -112,7 +112,7 @@ async def test_only_another_connected_master_can_take_over(tmp_path: Path) -> No
 
 @pytest.mark.asyncio
 async def test_nobody_names_a_leader_that_is_gone(tmp_path: Path) -> None:
-    """Once a follower went on naming it, and sending callers there, until it was started again."""
+    """Once a follower continued to name it, and to send callers there, until it was restarted."""
     async with cluster_of(2, 1, root=tmp_path / "cluster") as cluster:
         async with cluster.client() as client:
             leader = await cluster.leader(client)

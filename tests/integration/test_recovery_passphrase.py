@@ -53,7 +53,7 @@ async def test_an_operator_whose_identity_is_lost_is_let_in_by_the_passphrase(la
     done = lab.run(*config, variables={PROFILES_VARIABLE: profiles})
     assert done.returncode == 0, done.stderr
 
-    # That a master asks is not enough, and a worker is not asked for its reasons.
+    # The request of a master is not enough, and a worker is not asked for its reasons.
     authority = cluster_keys(first.home).authority
 
     async def mint(node: LocalNode, *, role: str, delegated: bool) -> str:
@@ -179,7 +179,7 @@ async def test_another_passphrase_takes_the_old_ones_place(lab: Lab) -> None:
 
 @pytest.mark.asyncio
 async def test_a_passphrase_that_changes_beside_recover_keys_shuts_nobody_out(lab: Lab) -> None:
-    """What `recover keys` had left was tried alone once, though the master's own key opened."""
+    """Once only what `recover keys` had left was tried, although the master's own key opened them."""
     await lab.start(masters=2, workers=0)
     first, second = lab.nodes
     other = PASSPHRASE + " II"

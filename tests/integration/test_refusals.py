@@ -78,7 +78,7 @@ class Scene:
     operator: Identity
     person: Person
     revoked: bytes
-    """To the person, for everything; the cluster was told that it holds no more."""
+    """For the client, for everything; the cluster has its revocation."""
     channel: grpc.aio.Channel
 
 

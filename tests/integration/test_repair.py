@@ -273,7 +273,7 @@ async def test_a_single_master_says_that_it_cant_be_repaired(tmp_path: Path) -> 
 async def test_an_old_copy_of_a_log_or_of_a_whole_home_is_replaced(
     cluster: LocalCluster, tmp_path: Path, what: str
 ) -> None:
-    """While the other follower is behind: taken as it was, it would lose what was acknowledged."""
+    """While the other follower is behind: used as it was, it would lose acknowledged writes."""
     async with cluster.client() as client:
         leader = await cluster.leader(client)
         back, behind = (node for node in cluster.nodes if node is not leader)

@@ -98,7 +98,7 @@ async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
             assert isinstance(first, int)
             assert first > 3
             assert await voters(cluster) == {n.node_id for n in cluster.nodes if n is not node}
-            # Who asks anew, since it lost its note, gets a newer name: a log may have been begun.
+            # A new request, since the note was lost, gets a newer name: a log may have been begun.
             second = await replace_log(leader, own, "second", old)
             assert isinstance(second, int)
             assert second > first

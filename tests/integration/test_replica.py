@@ -161,7 +161,7 @@ async def test_h15_writes_at_a_leader_that_loses_its_majority_are_answered(tmp_p
 
 @pytest.mark.asyncio
 async def test_h15_writes_at_a_leader_that_never_served_are_answered(tmp_path: Path) -> None:
-    """It wins its election, and nobody acknowledges the first entry of its term."""
+    """It wins its election, but nobody acknowledges the first entry of its term."""
     cluster = ReplicaCluster(tmp_path, 3)
     host, *others = cluster.hosts.values()
     replica = Replica(
@@ -250,7 +250,7 @@ def hang_disk(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> threading.Ev
 async def test_a_leader_whose_disk_hangs_leads_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its callers waited for the end of two writes, 4 s, with another leader beside it."""
+    """Its callers waited 4 s for two writes to end, although there was another leader."""
     async with ReplicaCluster(tmp_path, 3) as cluster:
         leader = await cluster.leader()
         replica = leader.replica

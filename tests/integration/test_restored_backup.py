@@ -162,7 +162,7 @@ async def test_a_cluster_whose_masters_are_all_lost_goes_on_from_a_backup(lab: L
 
 
 def no_secret_in(data: bytes, lab: Lab, authority: Identity, cas: list[bytes]) -> None:
-    """Nothing of what opens anything is in a backup; what is no secret is in the clear."""
+    """A backup contains nothing that opens the keys; what is not secret is not encrypted."""
     needles = dict.fromkeys(spellings(authority.private_key.private_bytes_raw()), "authority")
     for der in cas:
         needles |= dict.fromkeys(spellings(secret_of(load_der_private_key(der, None))), "CA")

@@ -45,7 +45,7 @@ ASK_SECONDS: Final = 0.02
 LONG: Final = {"sql": "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"}
 LARGE_BYTES: Final = 32 * 1024 * 1024
 SLOW_SECONDS: Final = 1.0
-"""For so long a slow reader takes nothing; the node has written what fits, and waits."""
+"""How long a slow reader reads nothing; the node has written what fits, and waits."""
 
 
 @dataclass

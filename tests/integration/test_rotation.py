@@ -177,7 +177,7 @@ async def test_rotations_under_load_fail_no_call(cluster: LocalCluster) -> None:
     assert load.counts["stream"] > 0
     assert all(load.counts[f"watch {node.name}"] for node in cluster.nodes)
     assert calls / seconds > CALLS_PER_SECOND_MIN
-    # The old root's key is sealed no more, and what it signed lets nobody in.
+    # The old root's key is no longer stored, and its certificates are refused.
     keys = cluster_keys(cluster.nodes[0].home)
     assert {ca.key_der for ca in keys.cas}.isdisjoint(ca.key_der for ca in old_keys.cas)
 
@@ -209,7 +209,7 @@ async def test_a_client_in_use_renews_by_itself_when_the_root_is_rotated(
 @pytest.mark.asyncio
 @pytest.mark.parametrize("cluster", [1], indirect=True)
 async def test_a_repeat_of_proceed_skips_no_second_phase(cluster: LocalCluster) -> None:
-    """Otherwise an answer that is lost would cost everybody who has not renewed their place."""
+    """Otherwise one lost answer would lock out everybody who has not renewed."""
     async with cluster.client() as client:
         await client.rotate_certificates(new_root=True)
         proceed = certificate_pb2.RotateCertificatesRequest(

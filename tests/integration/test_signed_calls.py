@@ -156,7 +156,7 @@ async def test_who_is_revoked_acts_no_more_through_others(
         await client.revoke_certificate(did=member.did)
         error = await refused(carried(carrier, revoked.sign(request), request))
         assert error.metadata["ucan_error"] == "Revoked"
-        # And what it delegated holds no more.
+        # And what it delegated is no longer valid.
         carrier._connection.metadata = ()
         error = await refused(carrier.submit_task("echo"))
         assert error.metadata["ucan_error"] == "Revoked"
@@ -186,7 +186,7 @@ async def test_a_signed_list_shows_what_its_issuer_may_read(
 async def test_a_signed_call_tells_nothing_to_who_has_no_right(
     client: Client, nobody: Person, cluster_did: str
 ) -> None:
-    """Once a guess at what a task is was answered otherwise than another one."""
+    """Once a correct guess of a task's values was answered differently from a wrong one."""
     task_id = await client.submit_task("echo", namespace="secret")
     stranger = Author(Identity.create(), cluster_did, ())
     told = set()

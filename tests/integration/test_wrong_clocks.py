@@ -164,7 +164,7 @@ async def test_nodes_with_certificates_from_tomorrow_come_back_by_themselves(
 async def test_a_damaged_log_is_replaced_though_the_certificate_is_from_tomorrow(
     cluster: LocalCluster,
 ) -> None:
-    """Nobody listened to the node that asked for a new log, and nothing renewed what it showed."""
+    """The node that requested a new log was refused, and nothing renewed its certificate."""
     await cluster.start(masters=3, workers=0)
     await asyncio.sleep(1.5)
     node = cluster.nodes[-1]

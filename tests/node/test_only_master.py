@@ -59,7 +59,7 @@ class Addresses:
         self, target: Target, _tls: object, *, timeout: float
     ) -> GetHealthResponse | ClusterError:
         address, node_id = target
-        assert node_id == HERE  # TLS lets nobody else answer.
+        assert node_id == HERE  # With TLS no other node can answer.
         self.asked.append(address)
         if address not in self.answers:
             await asyncio.sleep(timeout)

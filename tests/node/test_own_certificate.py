@@ -35,7 +35,7 @@ def test_it_is_renewed_between_half_and_four_fifths_of_its_life() -> None:
 
 
 def test_nodes_draw_when_they_renew_each_for_itself(tmp_path: Path) -> None:
-    """Otherwise a whole cluster, whose nodes began together, would ask the leader at once."""
+    """Otherwise all nodes of a cluster that started together would call the leader at once."""
     member = enrol(make_ca())
     began, ends = validity_of(member.tls.certificate_pem)
     drawn = [own_certificate(member, tmp_path)._renew_at for _ in range(1000)]

@@ -138,7 +138,7 @@ async def test_a_lease_holds_several_heartbeats_and_a_second_holds_one(
 
 @virtual_time
 async def test_a_lease_is_counted_from_before_it_was_asked_for() -> None:
-    """The leader counts from later: it never gives to others what this node still has."""
+    """The leader counts from a later time: it never reassigns what this node still runs."""
     line = Line()
     line.leader.seconds = 0.8
     while len(line.leader.heartbeats) < 2:

@@ -132,7 +132,7 @@ async def test_what_was_handed_back_and_is_not_confirmed_is_left_as_it_is() -> N
 
 @virtual_time
 async def test_a_second_signal_ends_the_wait_and_hands_back_what_runs() -> None:
-    """Found by a tester: all that ran stayed with the node that was gone, until its lease ended."""
+    """Found by a tester: all running attempts stayed assigned to the node until its lease ended."""
     async with working(2, runner=FakeRunner(kill_seconds=0.3)) as its:
         its.leader.assign((attempt(1), 100.0))
         await until(lambda: bool(its.runner.alive))

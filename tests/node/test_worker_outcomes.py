@@ -70,7 +70,7 @@ async def test_a_message_is_confirmed_before_the_next_and_takes_all_that_ended_m
 
 @virtual_time
 async def test_short_tasks_are_reported_and_asked_for_many_at_a_time() -> None:
-    """Each message is an entry of the log: one for every few tasks kept three masters busy."""
+    """Each message is a log entry: one for every few tasks kept three masters busy."""
     async with working(2) as its:
         its.leader.assign(*((attempt(n), 0.001) for n in range(1000)))
         await until(lambda: len(its.leader.outcomes) == 1000)

@@ -48,7 +48,7 @@ async def test_a_worker_without_room_asks_for_nothing_and_does_so_again_once_it_
 async def test_a_worker_whose_disk_fills_up_takes_its_credit_back_and_hands_back_what_waits() -> (
     None
 ):
-    """Found by a tester: it failed tasks for good beside a worker that could have run them."""
+    """Found by a tester: it failed tasks for good although another worker could have run them."""
     disk = Disk()
     async with working(2, has_room=disk.has_room) as its:
         its.leader.assign(*((attempt(n), 0.01) for n in range(20)))
@@ -96,7 +96,7 @@ async def test_an_attempt_for_which_the_disk_has_no_room_is_handed_back_only_whi
     number: int,
     has_room: bool,  # noqa: FBT001
 ) -> None:
-    """A task that needs more than any disk has would go round for ever."""
+    """A task that needs more than any disk has would be reassigned for ever."""
     runner = runner_of(Pool(OSError(number, "full")), has_room=has_room)
     outcome = await runner.run(WHICH, spec_of())
     assert outcome.failure is not None

@@ -185,6 +185,6 @@ def test_the_log_opens_with_all_that_was_synced_wherever_the_power_goes(way: int
         disk.crash()
         found = found_in(disk)
         assert found in (told.before, told.after), f"operation {dies_at} of {count}"
-        # And a second time, after what the first opening has mended.
+        # And a second time, after the repairs of the first opening.
         disk.crash()
         assert found_in(disk) == found

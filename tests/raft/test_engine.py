@@ -57,7 +57,7 @@ def append(index: int, *commands: bytes, commit: int) -> pb.RaftMessage:
 
 
 def test_a_follower_writes_before_it_applies() -> None:
-    """The leader waits for the write, and nobody for a follower to apply."""
+    """The leader waits for its write, and does not wait for followers to apply."""
     engine, machine = follower()
     first = engine.journal.last_index + 1
     engine.receive(A, append(first, BATCH, commit=first))
@@ -73,7 +73,7 @@ def test_a_follower_writes_before_it_applies() -> None:
 
 
 def test_what_was_committed_is_applied_with_the_next_beat() -> None:
-    """Nobody waits for a follower to apply; a tick costs as much as the message itself."""
+    """No call waits for a follower to apply; a tick costs as much as the message itself."""
     engine, machine = follower()
     moment = 1000.0
     use(lambda: moment)
@@ -147,7 +147,7 @@ def test_an_empty_command_changes_nothing_and_is_answered() -> None:
 
 
 def test_a_batch_is_bounded_by_its_commands_and_its_bytes() -> None:
-    """It is applied at once, and all who wait for it go on at once."""
+    """It is applied at once, and every waiting caller continues at once."""
     proposals = Proposals(A, waiting_max=100, batch_bytes_max=1000, batch_commands_max=4)
     for size in (1, 1, 1, 1, 1, 900, 900, 5000, 1):
         proposals.put(Proposal(b"x" * size, lambda _outcome: None))

@@ -56,7 +56,7 @@ def test_times_that_would_not_hold_together_are_refused(
 def test_times_that_are_taken_are_taken_by_pysyncobj_too(
     heartbeat: int, least: int, most: int
 ) -> None:
-    """It asserts, and a node would not start for a reason that nobody understands."""
+    """An assertion would keep a node from starting, for an obscure reason."""
     config = RaftConfig(
         heartbeat_interval=timedelta(milliseconds=heartbeat),
         election_timeout_min=timedelta(milliseconds=least),

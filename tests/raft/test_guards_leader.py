@@ -100,7 +100,7 @@ def test_h13_a_leader_that_nobody_answers_steps_down(host_of: Callable[..., Host
 def test_a_learner_of_a_leader_that_stepped_down_gets_entries_once_it_votes(
     host_of: Callable[..., Host],
 ) -> None:
-    """Its link stood all the time, so nobody told again that it is connected."""
+    """Its link was up all the time, so its connection is not announced again."""
     host = host_of()
     host.lead([B])
     host.raft.connected(D, up=True)

@@ -192,7 +192,7 @@ def test_an_entry_that_is_missing_between_two_is_damage() -> None:
 
 
 def test_a_snapshot_of_another_past_takes_the_logs_place() -> None:
-    """The log has an entry at its index, of another term: it was never committed."""
+    """The log has an entry of another term at that index: it was never committed."""
     disk = MemoryDisk(random.Random(1))
     journal = opened(disk)
     for _ in range(4):

@@ -29,7 +29,7 @@ def a_link() -> Link:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("age", "outcome"), [(0.1, "went on"), (1.0, "began anew")])
+@pytest.mark.parametrize(("age", "outcome"), [(0.1, "went on"), (1.0, "began again")])
 async def test_an_old_attempt_begins_anew_once_the_peer_is_heard(age: float, outcome: str) -> None:
     link, came = a_link(), ""
     try:
@@ -39,7 +39,7 @@ async def test_an_old_attempt_begins_anew_once_the_peer_is_heard(age: float, out
             await asyncio.sleep(0.01)
             came = "went on"
     except TimeoutError:
-        came = "began anew"
+        came = "began again"
     assert came == outcome
 
 

@@ -361,7 +361,7 @@ async def test_large_snapshots_are_made_and_loaded_in_other_threads(tmp_path: Pa
 async def test_a_follower_that_lacks_more_than_a_connection_takes_catches_up(
     tmp_path: Path,
 ) -> None:
-    """All of it was queued at once, so that the connection was given up, again and again."""
+    """All of it was queued at once, so the connection was closed again and again."""
     # The long interval lets a tick send as much as it likes.
     config = RaftConfig(snapshot_entries=1_000_000, snapshot_log_bytes=2**40)
     command = b"x" * 1_000_000

@@ -208,7 +208,7 @@ def test_h26_what_was_never_committed_may_go(clock: Clock) -> None:
 
 
 def test_h26_only_the_log_is_put_back_and_what_lies_beside_it_tells(clock: Clock) -> None:
-    """No other voter need be there."""
+    """No other voter has to be present."""
     trio = Trio(clock)
     leader = trio.leader()
     copy = trio.disks[leader].copy()
@@ -221,7 +221,7 @@ def test_h26_only_the_log_is_put_back_and_what_lies_beside_it_tells(clock: Clock
 
 
 def test_h26_an_old_copy_after_all_masters_were_off_is_noticed(clock: Clock) -> None:
-    """What was seen of others outlives a restart of the one who saw it."""
+    """What a voter saw of others survives its own restart."""
     trio = Trio(clock)
     leader = trio.leader()
     back = next(voter for voter in (A, B, C) if voter != leader)

@@ -169,7 +169,7 @@ def _members() -> Iterator[dict[str, Any]]:
                     enrolment_endpoints=("10.0.1.0:7947",) if role is Role.MASTER else (),
                 )
             )
-    # Wrong secrets, joiners that wait, that were let in and refused, a token that was revoked.
+    # Wrong secrets, joiners that wait, that were admitted and refused, a token that was revoked.
     approving = c.CreateJoinToken(
         token_id="approved",
         secret_hash=b"a" * 32,

@@ -18,7 +18,7 @@ UNKNOWN = {"name": "c", "skip_reason": "not found"}
     ("said", "code", "words"),
     [
         ({"dependencies": [SAFE]}, 0, ""),
-        ({"dependencies": [SAFE, KNOWN, UNKNOWN]}, 1, "a 1: PYSEC-1, mended in 2"),
+        ({"dependencies": [SAFE, KNOWN, UNKNOWN]}, 1, "a 1: PYSEC-1, fixed in 2"),
         # Never said to be safe where nobody looked.
         ({"dependencies": [SAFE, UNKNOWN]}, 77, "1 of 2"),
         ("no JSON", 77, "no service"),

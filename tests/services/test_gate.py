@@ -58,7 +58,7 @@ async def call(make: Any, seconds: float | None) -> str:
 async def test_an_upload_has_its_callers_time_and_other_calls_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Uploads once had ten minutes at the most, and thirty seconds without a deadline."""
+    """Uploads were once limited to ten minutes, and to thirty seconds without a deadline."""
     monkeypatch.setattr(gate, "UNARY_TIME_SECONDS_MAX", 0.05)
     monkeypatch.setattr(gate, "UNARY_TIME_SECONDS_DEFAULT", 0.05)
     for seconds in (None, 60.0):
@@ -124,7 +124,7 @@ async def test_the_work_of_a_call_takes_turns_with_others_at_the_same_node() -> 
 async def test_a_call_in_a_crowd_waits_for_its_turn_unless_a_node_makes_it(
     kind: CallerClass,
 ) -> None:
-    """Calls that all begin at once hold the loop; consensus and heartbeats wait for none."""
+    """Calls that all begin at once must not delay consensus and heartbeats."""
     waited = []
 
     class Crowded(Turns):
@@ -206,7 +206,7 @@ def streaming(
 
 @pytest.mark.asyncio
 async def test_a_stream_that_is_not_read_ends_when_its_time_is_over() -> None:
-    """Otherwise whoever reads nothing more would keep what the call holds."""
+    """Otherwise a caller that stops reading would keep what the call holds."""
 
     async def endless(_request: Any, _context: Any) -> AsyncIterator[str]:
         yield "first"
@@ -226,7 +226,7 @@ async def test_a_stream_that_is_not_read_ends_when_its_time_is_over() -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("changes", [True, False])
 async def test_a_stream_that_is_audited_is_noted_with_its_first_answer(changes: bool) -> None:  # noqa: FBT001
-    """Whoever breaks off has read what came until then."""
+    """A caller that cancels has read what came until then."""
 
     async def three(request: bytes, _context: Any) -> AsyncIterator[str]:
         if request == b"elsewhere":

@@ -132,7 +132,7 @@ def memory_bytes() -> int:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_small_message_of_millions_of_elements_is_refused_unread(kind: str) -> None:
-    """Four megabytes became 240, and held the loop for a quarter of a second."""
+    """Four megabytes became 240, and blocked the loop for a quarter of a second."""
     data = b"\x12\x00" * (MESSAGE_BYTES_MAX // 2 - 100)
     gate = gate_of(kind, RULE, Decides(allows=False), pb.SubmitTasksRequest.FromString)
     async with serving(gate) as channel:

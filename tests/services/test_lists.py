@@ -98,7 +98,7 @@ async def test_a_list_names_who_submitted_and_where_it_ran() -> None:
 
 @pytest.mark.asyncio
 async def test_settings_come_in_pages() -> None:
-    """They had none: the answer grew with the keys of users."""
+    """They had no pages: the answer grew with the keys of users."""
     world = World()
     world.do(c.ProposeConfig(values={f"user.{n:03}": "v" for n in range(150)}))
     view: Any = SimpleNamespace(read_state=lambda: world.state)

@@ -1,4 +1,4 @@
-"""Handler processes that only act, for tests of the pool that lends them."""
+"""Simulated handler processes, for tests of the pool that lends them."""
 
 import asyncio
 import os

@@ -65,7 +65,7 @@ from tests.support.large_cluster import cid_of
 
 CALL_SECONDS: Final = 60.0
 WATCH_SECONDS: Final = 3.0
-"""How long streams that do not end are followed."""
+"""How long endless streams are read."""
 JUDGED_SECONDS: Final = 5.0
 _NUMBERS = count()
 
@@ -215,7 +215,7 @@ def snapshots(_: Scene) -> list[Largest]:
         Largest(
             [s.GetSnapshotRequest(table=table)],
             by=by,
-            # Judged row by row, a large table takes minutes; how long says nothing here.
+            # Evaluated row by row, a large table takes minutes; its duration means nothing here.
             seconds=CALL_SECONDS if by == "operator" else JUDGED_SECONDS,
         )
         for table in (s.STATE_TABLE_NODES, s.STATE_TABLE_TASKS, s.STATE_TABLE_CONTENT)
@@ -300,7 +300,9 @@ def _lists(kind: Any) -> Callable[[Scene], list[Largest]]:
 def _transfer(scene: Scene) -> list[Largest]:
     leader = scene.leader_id
     request = membership_pb2.TransferLeadershipRequest(node_id=leader, from_node_id=leader)
-    return [Largest([request])]  # Who leads already: another term would hide what is looked for.
+    return [
+        Largest([request])
+    ]  # The present leader: another term would hide the effects that this looks for.
 
 
 NOT_CALLED: Final = {
@@ -313,7 +315,7 @@ NOT_CALLED: Final = {
     "Health/List": "of gRPC; no argument",
     "Health/Watch": "of gRPC; one name",
 }
-"""Methods that are not called at their largest, and why."""
+"""Methods that are not called with their largest request, and why."""
 
 m, c, t = membership_pb2, certificate_pb2, task_dispatch_pb2
 LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
@@ -427,7 +429,7 @@ async def call(
         f"{'stream' if rpc.client_streaming else 'unary'}_"
         f"{'stream' if rpc.server_streaming else 'unary'}"
     )
-    # Made before: to make it is no work of the server's.
+    # Made beforehand: making it is not the server's work.
     encoded = [
         message if isinstance(message, bytes) else message.SerializeToString()
         for message in largest.messages
@@ -457,7 +459,7 @@ async def call(
 
 
 def overfull(method: str, by: str) -> list[Largest]:
-    """For each repeated field of a method's request, as many of the smallest as gRPC takes."""
+    """For each repeated field of a method's request, as many minimal elements as gRPC accepts."""
     kind = request_type_of(method)
     assert kind is not None
     hello = worker_pb2.WorkerSessionRequest(hello=hello_to_proto((), 0))

@@ -1,4 +1,4 @@
-"""Makes every call of `largest_requests` on a large cluster, and finds what that did to it."""
+"""Makes every call of `largest_requests` on a large cluster, and measures the effects."""
 
 import asyncio
 import hashlib
@@ -31,7 +31,7 @@ POLICY_STATEMENTS: Final = 120
 
 @dataclass(frozen=True)
 class Finding:
-    """What two calls at once did to the leader."""
+    """The effects of two concurrent calls on the leader."""
 
     method: str
     by: str
@@ -40,7 +40,7 @@ class Finding:
     gap_seconds: float
     """The longest gap of the leader's loop so far, in the last minute."""
     followers_gap_seconds: float
-    """The same of the masters that follow: how long the machine itself lets a loop stand still."""
+    """The same for the followers: how long the machine itself holds up a loop."""
     illegal: str = ""
     """The field that was filled beyond its bound."""
     kept_bytes: int = 0
@@ -48,7 +48,7 @@ class Finding:
 
     @property
     def failed(self) -> bool:
-        """Whether it was answered otherwise than such a request may be, or left memory behind."""
+        """Whether it got an answer that it must not get, or left memory behind."""
         # Two sessions of one worker: the newer takes the place of the older.
         ends = self.method.endswith("/WorkerSession")
         if self.illegal:
@@ -77,19 +77,19 @@ NEVER: Final = {
 
 REFUSED: Final = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
 KEPT_BYTES_MAX: Final = 100 * 2**20
-"""By how much two refused requests may let the leader grow: two of four million elements once
+"""How much memory two refused requests may add to the leader: two of four million elements once
 took half a gigabyte, and kept it."""
 
 
 def memory_bytes(node: LocalNode) -> int:
-    """What of a node's memory is resident."""
+    """A node's resident memory."""
     assert node.process is not None
     pages = Path(f"/proc/{node.process.pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def long_policy(field_name: str) -> list[list[str]]:
-    """That holds, as long as a token has room for."""
+    """One that holds, and is as long as a token may be."""
     return [["!=", field_name, f"{n:04d}"] for n in range(POLICY_STATEMENTS)]
 
 
@@ -193,5 +193,5 @@ def person_tls(cluster: LocalCluster) -> ClientTls:
 
 
 def did_of(number: int) -> Did:
-    """Somebody's DID, of whom nothing is known."""
+    """The DID of an unknown principal."""
     return did_from_public_key(hashlib.sha256(b"%d" % number).digest())

@@ -1,4 +1,4 @@
-"""What a secret looks like where it must not be."""
+"""The forms in which a secret might leak."""
 
 import base64
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def spellings(secret: bytes) -> Iterator[bytes]:
 
 
 def secret_of(key: object) -> bytes:
-    """The 32 bytes that whoever has them has the key."""
+    """The 32 bytes that are the private key."""
     if isinstance(key, EllipticCurvePrivateKey):
         return key.private_numbers().private_value.to_bytes(32, "big")
     assert isinstance(key, Ed25519PrivateKey | X25519PrivateKey), key

@@ -1,4 +1,4 @@
-"""A leader's membership whose log, voters and keys are memory."""
+"""A leader's membership, with the log, the voters and the keys in memory."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -40,7 +40,7 @@ ISSUED = Issued(certificate_pem="c", trust_bundle_pem="b", enrolment_endpoints=(
 
 
 class Leader(MemoryConsensus):
-    """A leader whose log, voters and keys are this object; notes what is done, in order."""
+    """A leader whose log, voters and keys are this object; records what is done, in order."""
 
     def __init__(self) -> None:
         world = World()
@@ -174,7 +174,7 @@ class Leader(MemoryConsensus):
 def watched(
     test: Callable[[Leader], Coroutine[Any, Any, None]],
 ) -> Callable[[], None]:
-    """Give a test a leader whose watch over the leases runs."""
+    """Give a test a leader that watches the leases."""
 
     async def run() -> None:
         leader = Leader()

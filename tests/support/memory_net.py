@@ -1,8 +1,8 @@
 """Whole nodes in one process, without sockets: a call goes straight to the gate of the one called.
 
 gRPC works in threads that no loop's clock holds up, so that under virtual time every deadline would
-be over before an answer came. Here calls are awaited like any other coroutine. Carried are unary
-calls and streams of two directions: joining, heartbeats, health, and the log of several masters.
+be over before an answer came. Here calls are awaited like any other coroutine. It carries
+unary calls and bidirectional streams: joining, heartbeats, health, and the log of several masters.
 """
 
 import asyncio
@@ -216,7 +216,7 @@ def _held(method: Any) -> Any:
 
 
 class MemoryNet:
-    """Who listens where."""
+    """The servers, by address."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ports: dict[str, Server] = {}

@@ -1,4 +1,4 @@
-"""Replicas in one loop, without sockets: their streams are queues, their disk is as fast as told.
+"""Replicas in one loop, without sockets: their streams are queues, their disks have a set speed.
 
 What a replica does is kept in order in its `trace`: what it sends, and when a write begins and ends.
 """
@@ -32,7 +32,7 @@ SELDOM: Final = {
     "election_timeout_max": timedelta(seconds=8),
     "connect_timeout": timedelta(seconds=10),
 }
-"""Beats so far apart that what waits for one is seen."""
+"""Beats so far apart that a wait for one is noticeable."""
 Trace = list[tuple[str, str]]
 MakeCluster = Callable[..., "MemoryCluster"]
 
@@ -235,7 +235,7 @@ class MemoryCluster:
 
 
 def _now_that_passes() -> float:
-    # A loop that waits for the clock by turns would turn for ever.
+    # A loop that polls the clock would poll for ever.
     loop = virtual_loop()
     loop.advance(TURN_SECONDS)
     return loop.time()

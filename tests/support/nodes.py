@@ -1,4 +1,4 @@
-"""What one node of a cluster of processes says, asked directly."""
+"""Direct calls of one node in a cluster of processes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ async def settings_of(cluster: LocalCluster, node: LocalNode) -> dict[str, str]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float, what: str) -> None:
-    """Ask again and again; an error counts as no."""
+    """Poll; an error counts as no."""
     last: BaseException | None = None
     try:
         async with asyncio.timeout(seconds):
@@ -50,7 +50,7 @@ async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float, wha
 
 
 async def refusal(node: LocalNode, tls: ClientTls, *, node_id: str | None = None) -> str:
-    """Call a node; returns the status and what was said, `OK` if it was answered."""
+    """Call a node; returns the status and its message, `OK` if it was answered."""
     channel = open_channel(
         f"127.0.0.1:{node.port}", tls=tls, node_id=NodeId(node_id or node.node_id)
     )

@@ -133,7 +133,7 @@ def peer(
 
 
 def payload_of(token: bytes) -> dict[str, Any]:
-    """The payload of a token, to be changed and forged anew."""
+    """The payload of a token, to be changed and forged again."""
     return open_envelope(token, profile=SPECIFICATION).payload
 
 

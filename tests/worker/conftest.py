@@ -19,6 +19,6 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Makes pools of processes that only act."""
+    """Makes pools of simulated processes."""
     monkeypatch.setattr(pool, "HandlerProcess", FakeProcess)
     return pool_maker(tmp_path)

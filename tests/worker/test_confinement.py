@@ -27,7 +27,7 @@ from ipfs_cluster_node.core.ids import TaskId
 
 @pytest.fixture(scope="session")
 def confines() -> None:
-    """Where a kernel lets nobody make namespaces, nothing is hidden, and the node says so."""
+    """Where the kernel allows no namespaces, nothing is hidden, and the node says so."""
     if not can_confine() and os.environ.get("CI") != "true":
         pytest.skip("namespaces are not permitted here")
 
@@ -241,7 +241,7 @@ async def test_paths_that_the_settings_name_are_writable(tmp_path: Path, confine
 async def test_what_stands_in_the_place_of_something_hidden_is_read_only(
     tmp_path: Path, confines: None
 ) -> None:
-    """Memory that no attempt's bound counts, and a place where one leaves something to the next."""
+    """Memory outside every attempt's bound, and a place to leave something for the next attempt."""
     home, other, key = tmp_path / "home", tmp_path / "other", tmp_path / "key"
     for each in (home, other):
         each.mkdir()
@@ -379,7 +379,7 @@ async def test_what_was_confined_at_the_start_never_runs_otherwise(
 async def test_home_is_the_scratch_directory_and_what_is_read_only_is_told_the_way_out(
     tmp_path: Path, confines: None
 ) -> None:
-    """Libraries with caches failed at a home that was not there, and nothing said what to do."""
+    """Libraries with caches failed without a home directory, and no message said what to do."""
     pool = make_pool(tmp_path, writable=[str(tmp_path)])
     await pool.start()
     try:

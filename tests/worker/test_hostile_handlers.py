@@ -1,6 +1,6 @@
 """What handlers do to harm their node, other attempts or the machine comes to nothing.
 
-One pool endures them all, and is well after each. The last test runs the others once more as a plain
+One pool survives them all, and works after each. The last test runs the others once more as a plain
 user and where no namespaces can be made. There, `pool.missing` says what does not hold, and those
 tests are left out that need it.
 """
@@ -60,7 +60,7 @@ async def world(made: World) -> AsyncIterator[World]:
     made.news.clear()
     yield made
     await made.is_well()
-    assert made.pool._busy == set()  # The memory of who has no attempt is nobody's.
+    assert made.pool._busy == set()  # Memory outside an attempt is not attributed to one.
     assert daemons() == []
 
 
@@ -361,7 +361,7 @@ ODDITIES = [
     ("large", Reason.TASK_RESULT_INVALID, "with a file, a result has at most 65536 bytes"),
     ("huge", Reason.TASK_RESULT_INVALID, "over 64 MiB"),
 ]
-"""What a handler raises or returns, and what its submitter is told."""
+"""What a handler raises or returns, and what its submitter gets."""
 
 
 async def test_what_is_no_result_is_the_attempts_failure(world: World) -> None:

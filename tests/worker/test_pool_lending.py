@@ -1,4 +1,4 @@
-"""Which process is lent, what is taken from it, and what becomes of it: with processes that only act.
+"""Which process is lent, which answers are accepted, and what becomes of it: with simulated processes.
 
 What real ones do is in `test_pool.py`, `test_confinement.py` and `test_hostile_handlers.py`.
 """
@@ -315,7 +315,7 @@ async def test_how_a_process_died_is_told(make: Any) -> None:
 
 
 async def test_a_run_that_is_cancelled_returns_when_nothing_goes_on(make: Any) -> None:
-    """Before its lease ends: what the caller does until then must meet nobody at work."""
+    """Before its lease ends: nothing may still run while the caller finishes."""
     pool, process = await one(make)
     async with pool.lease("echo") as lease:
         running = asyncio.create_task(lease.run(attempt_of()))

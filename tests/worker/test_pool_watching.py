@@ -1,6 +1,6 @@
 """What an attempt uses, and what a kept process does between attempts, is watched.
 
-With processes that only act.
+With simulated processes.
 """
 
 import asyncio

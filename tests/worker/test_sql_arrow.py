@@ -1,4 +1,4 @@
-"""As which type DuckDB is given each type of Arrow, and what of a file is refused, by place."""
+"""The DuckDB type for each Arrow type, and what is refused in a file, with its place."""
 
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def test_int96_times_that_no_one_type_holds_are_refused(run: Run) -> None:
 
 
 def test_a_damaged_batch_is_refused_before_its_values_are_read(run: Run) -> None:
-    """What a quick look does not show, such as this text, may crash who reads the values."""
+    """What a shallow check misses, such as this text, may crash a reader of the values."""
     offsets = pa.array([0, 1], pa.int32()).buffers()[1]
     column = pa.Array.from_buffers(pa.utf8(), 1, [None, offsets, pa.py_buffer(b"\xff")])
     said = refusal(run, ALL, input=arrow(column))

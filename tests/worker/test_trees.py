@@ -1,4 +1,4 @@
-"""Directories that hostile hands have made are removed, and nothing else."""
+"""Directories made by hostile handlers are removed, and nothing else."""
 
 import os
 import signal

@@ -113,7 +113,7 @@ async def _change_members(
         while scene.goes_on and (scene.lab.net is None or scene.lab.net.has_room):
             joining = scene.lab.make_node(f"master-{4 + changes}")
             await _until_done(scene.lab.add_master, joining)
-            # Else two were left, and the cut of one of them rightly ends all writes.
+            # Otherwise two were left, and the cut of one of them rightly ends all writes.
             await _until_done(scene.lab.check_votes, joining)
             leaving = scene.rng.choice(scene.lab.nodes[1:-1])
             await _until_done(scene.remove, leaving)

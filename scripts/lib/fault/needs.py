@@ -13,7 +13,7 @@ from scripts.lib.fault.scenarios import NEED_DISKS, NEED_NET, NEED_STRACE
 
 PROBE_SPACE: Final = f"fault-probe-{os.getpid()}"
 OWN_MOUNTS: Final = ("unshare", "--mount", "--propagation", "private")
-"""Else namespaces of another run keep a disk of this one busy."""
+"""Otherwise namespaces of another run keep a disk of this one busy."""
 OWN_NET: Final = (*OWN_MOUNTS, "--net")
 
 
