@@ -5,8 +5,8 @@ Nothing is printed and nothing fails: where the cluster does not answer, nothing
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import click
@@ -39,9 +39,8 @@ def completing(fetch: Fetch) -> Complete:
     def complete(ctx: click.Context, _param: click.Parameter, begun: str) -> list[Item]:
         if begun and not NAME_PATTERN.fullmatch(begun):
             return []
-        logging.disable()
         os.environ["GRPC_VERBOSITY"] = "NONE"
-        with suppress(Exception):
+        with _without_logging(), suppress(Exception):
             import asyncio
 
             found = asyncio.run(_fetched(fetch, ctx.find_root().params.get("profile"), begun))
@@ -49,6 +48,16 @@ def completing(fetch: Fetch) -> Complete:
         return []
 
     return complete
+
+
+@contextmanager
+def _without_logging() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 async def _fetched(fetch: Fetch, profile: str | None, begun: str) -> Sequence[Item]:

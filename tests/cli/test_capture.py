@@ -1,14 +1,19 @@
 """Which call is explained for a command line."""
 
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 from click.testing import CliRunner
 
-from ipfs_cluster_node.cli.capture import CapturedCall, CapturingConnection
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.cli.capture import CapturedCall, CapturingConnection, capturing_client
 from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.client.client import Client
-from ipfs_cluster_node.v1 import content_pb2
+from ipfs_cluster_node.core.views import ListedNode
+from ipfs_cluster_node.v1 import content_pb2, membership_pb2
+
+NODE_ID = Identity.create().node_id
 
 
 @pytest.mark.asyncio
@@ -34,3 +39,36 @@ def test_a_command_of_several_calls_is_not_explained_by_its_first(command: str) 
     done = CliRunner().invoke(main, ["auth", "explain", "--do", command])
     assert done.exit_code != 0
     assert "only the first call of a command can be explained" in done.output
+
+
+class Opened:
+    """The client that looks up, of a cluster with one node."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def list_nodes(self, **_: Any) -> list[ListedNode]:
+        return [ListedNode(node_id=NODE_ID, name="w1")]
+
+    async def list_certificates(self, **_: Any) -> list[Any]:
+        return []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("named", ["w1", NODE_ID[8:16]])
+async def test_a_name_is_looked_up_and_what_follows_is_captured(named: str) -> None:
+    with pytest.raises(CapturedCall, match="RemoveNode") as caught:
+        await capturing_client(Opened).remove_node(named)
+    assert membership_pb2.RemoveNodeRequest.FromString(caught.value.request).node_id == NODE_ID
+
+
+@pytest.mark.asyncio
+async def test_a_whole_id_is_captured_without_any_profile() -> None:
+    def opened() -> Any:
+        raise AssertionError
+
+    with pytest.raises(CapturedCall, match="RemoveNode"):
+        await capturing_client(opened).remove_node(NODE_ID)

@@ -1,5 +1,6 @@
 """Shell completion: what it offers; it neither fails, prints nor takes long."""
 
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -96,6 +97,20 @@ def test_an_error_completes_nothing(error: Exception, capfd: pytest.CaptureFixtu
 
     assert completed(completing.completing(fetch), "a") == []
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("_answering")
+def test_nothing_is_logged_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("ipfs_cluster_node.test")
+
+    async def fetch(*_: Any) -> list[CompletionItem[str]]:
+        log.warning("certificate not renewed")
+        return [CompletionItem("a")]
+
+    assert completed(completing.completing(fetch), "a") == ["a"]
+    assert caplog.records == []
+    log.warning("after it")
+    assert len(caplog.records) == 1
 
 
 def parameters(

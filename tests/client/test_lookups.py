@@ -63,6 +63,8 @@ class Answering(Connection):
                             (ALICE, "alice", "b" * 40),
                         )
                     ]
+                    # Of a member that was removed, and whose name was given again.
+                    + [certificate_pb2.Certificate(did=TWIN.did, name="alice", revoked=True)]
                 )
             case membership_pb2.ListJoinTokensRequest():
                 found_token = membership_pb2.JoinToken(token_id="0123456789abcdef")

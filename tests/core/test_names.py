@@ -13,7 +13,8 @@ from tests.support.ucan import actor
 
 NODES = [node_id_from_did(actor(n).did) for n in range(3)]
 PART = len("12D3KooW")
-TASK_IDS = st.sets(st.text("01ab", min_size=20, max_size=20), max_size=30)
+TASK_IDS = st.sets(st.text("01", min_size=20, max_size=20), max_size=30)
+"""Of two characters: many begin alike."""
 
 
 @given(TASK_IDS)
