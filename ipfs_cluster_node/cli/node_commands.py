@@ -12,8 +12,10 @@ from typing import Any, Final, TextIO
 
 import click
 
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cli.output import (
     Parsed,
+    client_command,
     command_line,
     local_command,
     print_json,
@@ -168,14 +170,21 @@ def init(
 @click.command()
 @click.argument("token")
 @click.option("--enrolment", required=True, help="A master's enrolment port, host:port.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Join in place of the node of the same name that is gone, which is removed.",
+)
 @home_option
 @address_options
 @profile_name_option
-@local_command
+@client_command
 def join(
+    profile: str | None,
     *,
     token: str,
     enrolment: str,
+    replace: bool,
     home: Home,
     profile_name: str | None,
     as_json: bool,
@@ -186,19 +195,37 @@ def join(
     The token says whether it becomes a master, a worker, a leecher or a client. A node then runs
     `serve`; a client has its profile at once. If the token needs approval, this waits for the
     decision, at most until the token expires.
+
+    With --replace it takes the place of the node with its --name that is gone. That needs a profile
+    with the right to remove it. A node that is in --home is moved into a directory there; nothing
+    is deleted. After an interruption the same command continues.
     """
+    from ipfs_cluster_node.client.client import Client
     from ipfs_cluster_node.node.joining import join_cluster
+    from ipfs_cluster_node.node.replacing import replace_node
 
     check_profile_name(profile_name)
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
+    settings = node_settings(role="worker", **where)
+
+    async def replace_gone() -> None:
+        await replace_node(
+            lambda: Client.from_profile(profile),
+            home,
+            settings.name,
+            on_done=lambda what: say(what, err=True),
+            now=SYSTEM_CLOCK.wall(),
+        )
+
     made = asyncio.run(
         join_cluster(
             home,
-            node_settings(role="worker", **where),
+            settings,
             token=text,
             enrolment=enrolment,
             on_waiting=_report_waiting,
             on_busy=lambda why: say(f"waiting as long as the token is valid: {why}", err=True),
+            replace_node=replace_gone if replace else None,
         )
     )
     written = None

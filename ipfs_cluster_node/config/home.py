@@ -20,7 +20,9 @@ REPLACED_LOG_PREFIX: Final = "raft.replaced-"
 """The same for an intact log, replaced by that of a cluster recovered from one master."""
 
 
-LEFT_BEFORE_BEGUN: Final = ("lock", ".begun.json.*.tmp")
+REPLACED_PREFIX: Final = "replaced-"
+"""The same for all files of a node in whose place another one joined."""
+LEFT_BEFORE_BEGUN: Final = ("lock", ".begun.json.*.tmp", f"{REPLACED_PREFIX}*")
 """Files that a setup may leave if it was stopped before it had begun."""
 OF_NO_USER: Final = ("lost+found",)
 """Entries allowed in an empty directory: those of a mount point."""

@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
@@ -187,6 +187,22 @@ def save_profile(name: str, profile: Profile) -> None:
         kept = _read(path)
         others = {key: table for key, table in kept.profiles.items() if key != name}
         _write(path, _parsed(path, others) | {name: profile}, kept.default)
+
+
+def move_profiles(old: Path, new: Path) -> None:
+    """Have profiles use files that were moved from `old` to `new`; raises as `save_profile`."""
+    old = old.absolute()
+    with updating_profiles():
+        for name in profile_names():
+            profile = load_profile(name)
+            files = {key: getattr(profile, key) for key in ("ca", "certificate", "key")}
+            moved = {
+                key: new.absolute() / path.relative_to(old)
+                for key, path in files.items()
+                if path.is_relative_to(old)
+            }
+            if moved:
+                save_profile(name, replace(profile, **moved))
 
 
 def remove_profile(name: str) -> None:

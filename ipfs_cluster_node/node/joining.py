@@ -9,7 +9,7 @@ import errno
 import json
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -127,6 +127,7 @@ async def join_cluster(
     on_waiting: Callable[[NodeId], None] = lambda _node_id: None,
     on_busy: Callable[[str], None] = lambda _why: None,
     check_ports: bool = True,
+    replace_node: Callable[[], Awaitable[None]] | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Made:
     """Enrol this machine with a join token; as a node, or as a client if the token says so.
@@ -142,6 +143,8 @@ async def join_cluster(
             then waits while the token is valid.
         check_ports: Whether the ports must be free here and now; not if the node will run in
             another network than this process.
+        replace_node: Removes the node in whose place this one joins, and frees the home; called
+            once it is known that the token admits this one. None: the home must be free.
         clock: This machine's.
 
     Raises:
@@ -151,7 +154,8 @@ async def join_cluster(
     """
     secret = parse_token(token)
     endpoint = parse_endpoint(enrolment)
-    await check_home_free(home)
+    if replace_node is None:
+        await check_home_free(home)
     joining = Joining.found_or_new(home, secret.token_id, settings)
     ca_pem = await fetch_trust_bundle(endpoint.host, endpoint.port, secret.ca_pin, clock=clock)
     joiner = _Joiner(joining, secret, str(endpoint), ca_pem, clock=clock)
@@ -171,6 +175,8 @@ async def join_cluster(
         if check_ports:
             until = clock.monotonic() + ends_in_ms / 1000
             await _wait_for_ports(whole, until=until, on_busy=on_busy, monotonic=clock.monotonic)
+    if replace_node is not None:
+        await replace_node()
     with home.making(json.dumps(asdict(joining)).encode()):
         try:
             response = await joiner.ask()

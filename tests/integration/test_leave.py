@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
+from ipfs_cluster_node.config.profiles import save_profile
 from ipfs_cluster_node.core.errors import Exit
+from ipfs_cluster_node.core.model import Liveness
 from tests.support.clusters import cluster_of
 from tests.support.nodes import until
 
@@ -90,3 +93,46 @@ async def test_a_node_that_was_killed_leaves_and_a_removed_one_ends() -> None:
 
         await until(is_removed, seconds=30, what="the third master is back")
         assert await ended(gone) == Exit.REMOVED
+
+
+@pytest.mark.asyncio
+async def test_a_machine_joins_in_place_of_one_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPFS_CLUSTER_NODE_PROFILES", str(tmp_path / "profiles.toml"))
+    async with cluster_of(1, 1) as cluster, cluster.client() as client:
+        save_profile("default", cluster.profile)
+        master, worker = cluster.nodes
+        lost = worker.node_id
+
+        async def join() -> tuple[int, str]:
+            token = await client.create_join_token("worker")
+            process = await asyncio.create_subprocess_exec(
+                *command("join", token.token, "--replace", "--name", worker.name),
+                *("--enrolment", f"{master.host}:{master.enrolment_port}"),
+                *("--home", str(worker.home.path), "--bind", worker.address),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, err = await process.communicate()
+            assert process.returncode is not None
+            return process.returncode, err.decode()
+
+        await client.propose_config({"node_lease": "2s"})
+        await cluster.kill(worker)
+        status, said = await join()
+        assert (status, "is alive" in said) == (Exit.USAGE, True), said
+        assert worker.home.config.exists()
+
+        async def is_dead() -> bool:
+            return any(n.liveness is Liveness.DEAD for n in await client.list_nodes())
+
+        await until(is_dead, seconds=30, what="the worker's lease ends")
+        status, said = await join()
+        assert status == Exit.DONE, said
+        assert f"{lost}) is removed" in said
+        [aside] = worker.home.path.glob("replaced-*")
+        assert (aside / "identity.key").exists()
+        await cluster.start_node(worker)
+        listed = {node.name: node.node_id for node in await client.list_nodes()}
+        assert listed["worker-1"] == worker.node_id != lost

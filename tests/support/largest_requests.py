@@ -262,6 +262,10 @@ def list_audit(_: Scene) -> list[Largest]:
     return [Largest([request])]
 
 
+def _worker(scene: Scene) -> str:
+    return did_from_node_id(scene.worker_id)
+
+
 def propose_config(_: Scene) -> list[Largest]:
     values = {f"user.largest{n}": "v" * USER_VALUE_CHARS_MAX for n in range(900)}
     few = {f"user.largest{n}": "" for n in range(CHANGES_MAX)}
@@ -356,13 +360,7 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
         addresses=[f"{'a' * 240}:{n + 1}" for n in range(ENDPOINTS_MAX)],
     ),
     "MembershipService/DecideJoiner": lambda scene: [
-        Largest(
-            [
-                m.DecideJoinerRequest(
-                    request_id=_id(), did=did_from_node_id(scene.worker_id), token_id="t" * 64
-                )
-            ]
-        )
+        Largest([m.DecideJoinerRequest(request_id=_id(), did=_worker(scene), token_id="t" * 64)])
     ],
     "MembershipService/GetClusterStatus": _one(m.GetClusterStatusRequest),
     "NodeService/Heartbeat": _one(node_pb2.HeartbeatRequest, by="worker"),

@@ -1,0 +1,103 @@
+"""`join --replace`: this machine joins in place of a node of the same name that is gone."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.config.files import make_private_directory, sync_directory
+from ipfs_cluster_node.config.home import OF_NO_USER, REPLACED_PREFIX, Home
+from ipfs_cluster_node.config.profiles import move_profiles
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import Liveness
+from ipfs_cluster_node.core.views import ListedNode
+
+
+async def replace_node(
+    open_client: Callable[[], Client],
+    home: Home,
+    name: str,
+    *,
+    on_done: Callable[[str], None],
+    now: datetime,
+) -> None:
+    """Remove the node of this name, by the rights of a client, and free the home. Safe to repeat.
+
+    `on_done` is told what was done.
+
+    Raises:
+        ClusterError: Those of `RemoveNode`, and of `replaced_node`; HOME_IN_USE.
+    """
+    with ExitStack() as locked:
+        own = None
+        if home.is_taken:
+            locked.enter_context(home.lock())  # Before anything is removed.
+            own = Identity.load(home.identity).node_id if home.identity.exists() else None
+        async with open_client() as client:
+            gone = replaced_node(await client.list_nodes(), name, own)
+            if gone is not None:
+                await client.remove_node(gone)
+                on_done(f"{name} ({gone}) is removed")
+        aside = await asyncio.to_thread(move_aside, home, now=now)
+    if aside is not None:
+        on_done(f"the files of the node that was in {home.path} are in {aside}")
+
+
+def replaced_node(nodes: Sequence[ListedNode], name: str, own: str | None) -> str | None:
+    """The id of the node to remove; None if there is none, as after an interruption.
+
+    `own` is the node in the home of the one that joins, if there is one.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT, if it is alive, or if several have this name; HOME_EXISTS,
+            if the node in the home is another member.
+    """
+    found = [node for node in nodes if node.name == name]
+    if len(found) > 1:
+        ids = ", ".join(node.node_id for node in found)
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"several nodes are named {name} ({ids}); remove those that are gone with "
+            "`node remove`, and join without --replace",
+        )
+    gone = found[0] if found else None
+    if gone is not None and gone.liveness is Liveness.ALIVE:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"{name} ({gone.node_id}) is alive; run `leave` on its machine, or choose another name "
+            "with --name",
+        )
+    other = next((node for node in nodes if node.node_id == own and node is not gone), None)
+    if other is not None:
+        raise ClusterError(
+            Reason.HOME_EXISTS,
+            f"the node of this home, {other.name} ({own}), is another member; run `leave` first, "
+            "or name another directory with --home",
+        )
+    return gone.node_id if gone is not None else None
+
+
+def move_aside(home: Home, *, now: datetime) -> Path | None:
+    """Move a node's files into a directory in its locked home; None if no node is there. Blocks.
+
+    Nothing is deleted. What marks that a node is there goes last: a repeat moves the rest.
+    """
+    if not home.is_taken:
+        return None
+    aside = home.path / f"{REPLACED_PREFIX}{now:%Y%m%dT%H%M%S.%fZ}"
+    make_private_directory(aside)
+    last = (home.identity.name, home.config.name)
+    names = [each.name for each in home.path.iterdir() if _is_of_node(each.name)]
+    for name in sorted(names, key=lambda name: (last.index(name) if name in last else -1, name)):
+        (home.path / name).rename(aside / name)
+        move_profiles(home.path / name, aside / name)
+    sync_directory(aside)
+    sync_directory(home.path)
+    return aside
+
+
+def _is_of_node(name: str) -> bool:
+    return name not in ("lock", *OF_NO_USER) and not name.startswith(REPLACED_PREFIX)

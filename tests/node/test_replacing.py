@@ -1,0 +1,120 @@
+"""A machine that joins in place of a node that is gone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.profiles import load_profile, save_profile
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import Liveness
+from ipfs_cluster_node.core.views import ListedNode
+from ipfs_cluster_node.node.replacing import replace_node, replaced_node
+from ipfs_cluster_node.node.setup import profile_of
+
+GONE = ListedNode(node_id="gone", name="a", liveness=Liveness.DEAD)
+ALIVE = ListedNode(node_id="alive", name="b", liveness=Liveness.ALIVE)
+NAMESAKE = ListedNode(node_id="namesake", name="a", liveness=Liveness.DEAD)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "name", "own", "found"),
+    [
+        ([GONE, ALIVE], "a", None, "gone"),
+        ([GONE, ALIVE], "a", "gone", "gone"),
+        ([GONE, ALIVE], "a", "removed long ago", "gone"),
+        ([ALIVE], "a", None, None),
+        ([GONE, ALIVE], "b", None, Reason.INVALID_ARGUMENT),
+        ([GONE, NAMESAKE], "a", None, Reason.INVALID_ARGUMENT),
+        ([GONE, ALIVE], "a", "alive", Reason.HOME_EXISTS),
+    ],
+)
+def test_who_is_replaced(
+    nodes: list[ListedNode], name: str, own: str | None, found: str | Reason | None
+) -> None:
+    try:
+        assert replaced_node(nodes, name, own) == found
+    except ClusterError as error:
+        assert error.reason is found
+
+
+class Cluster:
+    """A client, and the node that it removes."""
+
+    def __init__(self, *, refusal: ClusterError | None = None) -> None:
+        self.refusal, self.nodes = refusal, [GONE, ALIVE]
+
+    async def __aenter__(self) -> "Cluster":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing."""
+
+    async def list_nodes(self) -> list[ListedNode]:
+        return self.nodes
+
+    async def remove_node(self, node_id: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.nodes = [node for node in self.nodes if node.node_id != node_id]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home with a node, and a profile."""
+    monkeypatch.setenv("IPFS_CLUSTER_NODE_PROFILES", str(tmp_path / "profiles.toml"))
+    made = Home(tmp_path / "home")
+    made.create()
+    made.config.write_text("config")
+    made.identity.write_bytes(Identity.create().pem())
+    made.identity.chmod(0o600)
+    client = made.path / "client"
+    client.mkdir(mode=0o700)
+    for name in ("ca.pem", "client.pem", "client.key"):
+        (client / name).write_text(name)
+    files = (client / "ca.pem", client / "client.pem", client / "client.key")
+    save_profile("p", profile_of(*files, {"m": ("h:1",)}))  # type: ignore[dict-item]
+    return made
+
+
+async def replaced(home: Home, cluster: Cluster) -> list[str]:
+    said: list[str] = []
+    opened: Any = cluster
+    await replace_node(lambda: opened, home, "a", on_done=said.append, now=SYSTEM_CLOCK.wall())
+    return said
+
+
+@pytest.mark.asyncio
+async def test_the_old_node_is_removed_and_its_files_are_moved_aside(home: Home) -> None:
+    cluster = Cluster()
+    removed, moved = await replaced(home, cluster)
+    assert cluster.nodes == [ALIVE]
+    assert "gone" in removed
+    home.check_free()
+    [aside] = home.path.glob("replaced-*")
+    assert str(aside) in moved
+    assert (aside / "config.toml").read_text() == "config"
+    assert Identity.load(aside / "identity.key")
+    assert load_profile("p").key.read_text() == "client.key"
+    assert await replaced(home, cluster) == [], "a repeat does nothing"
+
+
+@pytest.mark.asyncio
+async def test_who_may_not_remove_it_changes_nothing(home: Home) -> None:
+    cluster = Cluster(refusal=ClusterError(Reason.NOT_DELEGATED, "no"))
+    with pytest.raises(ClusterError):
+        await replaced(home, cluster)
+    assert home.is_taken
+    assert list(home.path.glob("replaced-*")) == []
+
+
+@pytest.mark.asyncio
+async def test_the_home_of_a_node_that_runs_is_left_alone(home: Home) -> None:
+    cluster = Cluster()
+    with home.lock(), pytest.raises(ClusterError) as caught:
+        await replaced(home, cluster)
+    assert caught.value.reason is Reason.HOME_IN_USE
+    assert cluster.nodes == [GONE, ALIVE]
