@@ -86,7 +86,7 @@ def _stored_of_all(answer: Any) -> str:
     if answer.content_bytes is None:
         return ""
     nodes = f"{answer.content_node_count} of {answer.node_count} nodes"
-    age = f"said at most {answer.content_age_ms / 1000:.0f} s ago"
+    age = f"said at most {-(-answer.content_age_ms // 1000)} s ago"
     return f"; {bytes_text(answer.content_bytes)} stored by {nodes}, {age}"
 
 
@@ -178,6 +178,33 @@ def list_nodes(profile: str | None, *, wide: bool, as_json: bool) -> None:
             " ".join(each.task_types),
         ),
     )
+
+
+@node.command("get")
+@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
+@client_command
+def get_node(profile: str | None, node_id: str, *, as_json: bool) -> None:
+    """Show what the cluster knows of one node; `node health` asks the node itself."""
+    nodes = run_client(profile, lambda client: client.list_nodes())
+    found = next((each for each in nodes if each.node_id == node_id), None)
+    if found is None:
+        raise ClusterError(
+            Reason.MEMBER_NOT_FOUND, f"{node_id} is not a node of this cluster; list the nodes"
+        )
+    endpoints = NOTHING if only_connects_out(found, nodes) else " ".join(found.endpoints)
+    said = (
+        f"node      {found.node_id}",
+        f"name      {found.name}",
+        f"role      {_role(found)}",
+        f"state     {found.liveness} since {time_text(found.liveness_at_ms)} UTC",
+        f"endpoints {endpoints}",
+        f"running   {found.running_attempt_count} of {found.slot_count} attempts",
+        f"types     {' '.join(found.task_types) or NOTHING}",
+        f"stored    {_stored(found)}",
+        f"version   {found.version or NOTHING}",
+        f"enrolled  {time_text(found.enrolled_at_ms)} UTC",
+    )
+    print_view(found, said, as_json)
 
 
 def _role(node: Any) -> str:

@@ -12,7 +12,13 @@ from ipfs_cluster_node.cli.health import ASKED_AT_ONCE_MAX, health_of_all
 from ipfs_cluster_node.cli.output import NOTHING
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Liveness, Role
-from ipfs_cluster_node.core.views import HealthCheck, HealthReport, ListedNode, only_connects_out
+from ipfs_cluster_node.core.views import (
+    ClusterStatus,
+    HealthCheck,
+    HealthReport,
+    ListedNode,
+    only_connects_out,
+)
 from tests.support.commands import invoke
 
 MASTER = ListedNode(node_id="m", endpoints=("a.example:1",), liveness=Liveness.ALIVE)
@@ -105,6 +111,46 @@ def test_a_node_without_an_address_for_others_only_connects_out() -> None:
     assert only_connects_out(ListedNode(), [local])
     assert not only_connects_out(MASTER, [MASTER, OUTWARD])
     assert not only_connects_out(OUTWARD, [local, OUTWARD])
+
+
+def test_what_nodes_store_is_shown_with_its_age_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new = ListedNode(node_id="new", content_bytes=3 * 2**19, content_age_ms=900)
+    old = ListedNode(node_id="old", content_bytes=12, content_age_ms=8900)
+    client = client_of([new, old, ListedNode(node_id="dead")], {})
+    done = invoke(monkeypatch, cluster_commands, client, "node", "list")
+    heads, *rows = (line.split("\t") for line in done.output.splitlines())
+    stored = [row[heads.index("stored")] for row in rows]
+    assert stored == ["1.5 MiB", "12 B (8 s ago)", NOTHING]
+    for node_id, shown in zip(("new", "old", "dead"), stored, strict=True):
+        done = invoke(monkeypatch, cluster_commands, client, "node", "get", node_id)
+        assert f"stored    {shown}\n" in done.output
+    missing = invoke(monkeypatch, cluster_commands, client, "node", "get", "none")
+    assert "MEMBER_NOT_FOUND" in missing.output
+
+
+@pytest.mark.parametrize(
+    ("known", "shown"),
+    [
+        (ClusterStatus(), "content  0 files\n"),
+        (
+            ClusterStatus(
+                node_count=3, content_bytes=2048, content_node_count=2, content_age_ms=1400
+            ),
+            "content  0 files; 2.0 KiB stored by 2 of 3 nodes, said at most 2 s ago\n",
+        ),
+    ],
+)
+def test_status_shows_what_is_stored_where_a_leader_answers(
+    monkeypatch: pytest.MonkeyPatch, known: ClusterStatus, shown: str
+) -> None:
+    async def get_cluster_status() -> ClusterStatus:
+        return known
+
+    client = SimpleNamespace(get_cluster_status=get_cluster_status)
+    done = invoke(monkeypatch, cluster_commands, client, "status")
+    assert done.output.endswith(shown)
 
 
 def test_node_list_shows_no_endpoint_of_a_node_that_only_connects_out(

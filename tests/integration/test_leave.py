@@ -105,12 +105,12 @@ async def test_a_machine_joins_in_place_of_one_that_is_lost(
         master, worker = cluster.nodes
         lost = worker.node_id
 
-        async def join() -> tuple[int, str]:
+        async def join(node: LocalNode) -> tuple[int, str]:
             token = await client.create_join_token("worker")
             process = await asyncio.create_subprocess_exec(
                 *command("join", token.token, "--replace", "--name", worker.name),
                 *("--enrolment", f"{master.host}:{master.enrolment_port}"),
-                *("--home", str(worker.home.path), "--bind", worker.address),
+                *("--home", str(node.home.path), "--bind", node.address),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
             )
@@ -118,17 +118,16 @@ async def test_a_machine_joins_in_place_of_one_that_is_lost(
             assert process.returncode is not None
             return process.returncode, err.decode()
 
+        status, said = await join(cluster.make_node("worker-2"))
+        assert (status, "is alive" in said) == (Exit.USAGE, True), said
         await client.propose_config({"node_lease": "2s"})
         await cluster.kill(worker)
-        status, said = await join()
-        assert (status, "is alive" in said) == (Exit.USAGE, True), said
-        assert worker.home.config.exists()
 
         async def is_dead() -> bool:
             return any(n.liveness is Liveness.DEAD for n in await client.list_nodes())
 
         await until(is_dead, seconds=30, what="the worker's lease ends")
-        status, said = await join()
+        status, said = await join(worker)
         assert status == Exit.DONE, said
         assert f"{lost}) is removed" in said
         [aside] = worker.home.path.glob("replaced-*")
