@@ -1,17 +1,27 @@
 """`content`: add, get, keep, rm, stat, ls."""
 
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ipfs_cluster_node.cli.completing import completed_cids
-from ipfs_cluster_node.cli.files import force_option, user_file, write_aside
+from ipfs_cluster_node.cli.files import (
+    confirms_overwriting,
+    force_option,
+    harmless_name,
+    standard_input,
+    user_file,
+    write_aside,
+)
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.ids import Shown, node_names, shown_ids, wide_option
 from ipfs_cluster_node.cli.output import (
+    capturing,
     client_command,
     print_done,
     print_view,
@@ -42,20 +52,28 @@ async def _size(client: Any, cid: str) -> int | None:
 
 
 @content.command("add")
-@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "path", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+)
+@click.option("--name", help="Its display name.  [default: the file's; none of standard input]")
 @client_command
-def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
-    """Add a file and print its CID, the same that `ipfs add --cid-version=1` gives.
+def add_content(profile: str | None, path: Path, *, name: str | None, as_json: bool) -> None:
+    """Add a file, or standard input as `-`, and print its CID.
 
-    Returns once two masters (all, if there are fewer) hold it durably.
+    It is the CID that `ipfs add --cid-version=1` gives. Returns once two masters (all, if there are
+    fewer) hold it durably. It is kept until it is removed.
     """
 
     async def add(client: Any) -> Any:
         async with saying_why_it_waits(client):
-            return await client.add_content(path, on_progress=on_progress)
+            if file is None:
+                return await client.add_content(path, name=name, on_progress=on_progress)
+            return await client.add_file(file, name=name or "", on_progress=on_progress)
 
-    with progress_bar(f"add {path.name}", path.stat().st_size) as on_progress:
-        added = run_client(profile, add)
+    with standard_input() if str(path) == "-" else nullcontext() as file:
+        size = path.stat().st_size if file is None else os.fstat(file.fileno()).st_size
+        with progress_bar(f"add {path.name}", size) as on_progress:
+            added = run_client(profile, add)
     document = {
         "cid": added.cid,
         "size_bytes": str(added.size_bytes),
@@ -67,7 +85,10 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
 @content.command("get")
 @click.argument("cid", shell_complete=completed_cids)
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="[default: ./CID; - is stdout]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="[default: the name it was added under, else its CID; - is stdout]",
 )
 @force_option
 @client_command
@@ -76,6 +97,7 @@ def get_content(
 ) -> None:
     """Read a file; all or nothing, unless it goes to standard output, a pipe or a device.
 
+    An existing file is overwritten once that is confirmed on a terminal, or with --force.
     The bytes are hashed again here, so a wrong answer from any node is detected.
     """
 
@@ -94,14 +116,27 @@ def get_content(
                 on_progress(done)
         return done
 
-    target = output if output is not None else Path(Path(cid).name)
+    target = output if output is not None else Path()
     if target.is_dir() and not is_standard_output(target):
-        target = target / Path(cid).name
+        target = target / _file_name(profile, cid)
+    force = force or confirms_overwriting(target)
     with user_file(target, force=force) as out:
         size_bytes = run_client(profile, receive)
     if not is_standard_output(target):
         document = {"cid": cid, "size_bytes": str(size_bytes), "path": str(target)}
         print_done(document, str(target), as_json)
+
+
+def _file_name(profile: str | None, cid: str) -> str:
+    """The name to write a file under: the one it was added under, if that is harmless."""
+    own = Path(cid).name
+    if capturing.get():
+        return own
+    try:
+        found = run_client(profile, lambda client: client.stat_content(cid))
+    except ClusterError:
+        return own  # The read itself reports what is wrong.
+    return harmless_name(found.name) or found.cid or own
 
 
 @content.command("stat")

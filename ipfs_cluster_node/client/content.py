@@ -91,10 +91,11 @@ class ContentCalls(Calls):
         self,
         path: Path | str,
         *,
+        name: str | None = None,
         on_progress: Progress = lambda _done: None,
         timeout: timedelta = timedelta(hours=1),
     ) -> AddedContent:
-        """Add a file; returns once two masters (all, if fewer) hold it durably.
+        """Add a file under its own name or another; two masters (all, if fewer) hold it durably.
 
         Raises:
             ClusterError: INVALID_ARGUMENT, if it is no regular file; STORAGE_FULL, NOT_DELEGATED.
@@ -106,13 +107,18 @@ class ContentCalls(Calls):
         return await upload(
             self._connection,
             path,
-            name=path.name,
+            name=path.name if name is None else checked_text(name, "name"),
             timeout=seconds(timeout),
             on_progress=on_progress,
         )
 
     async def add_file(
-        self, file: BinaryIO, *, name: str = "", timeout: timedelta = timedelta(hours=1)
+        self,
+        file: BinaryIO,
+        *,
+        name: str = "",
+        on_progress: Progress = lambda _done: None,
+        timeout: timedelta = timedelta(hours=1),
     ) -> AddedContent:
         """Add an open regular file, from its start; see `add_content`."""
         return await upload(
@@ -120,6 +126,7 @@ class ContentCalls(Calls):
             file,
             name=checked_text(name, "name"),
             timeout=seconds(timeout),
+            on_progress=on_progress,
         )
 
     async def stat_content(

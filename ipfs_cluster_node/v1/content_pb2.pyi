@@ -396,10 +396,14 @@ class RemoveContentResponse(_message.Message):
     size_bytes: _builtins.int
     """The file's size. Of its blocks, those that other files have too are not deleted."""
     freed_bytes: _builtins.int
-    """Bytes that the answering node has deleted. Unset: it deletes them later, see its log."""
+    """Bytes that the answering node has deleted so far: blocks that are held for an upload follow. Unset: it deletes all
+    of them later.
+    """
     @_builtins.property
     def soon_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The other holders of the file, which delete its blocks within about a minute."""
+        """The other holders of the file, which delete its blocks by themselves: at once, or up to half an hour later, where
+        they were stored a short while ago.
+        """
 
     @_builtins.property
     def later_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

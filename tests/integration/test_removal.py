@@ -23,7 +23,10 @@ async def test_a_file_is_removed_once_no_task_needs_it_and_may_be_added_again(
     path = tmp_path / "removed.bin"
     path.write_bytes(data := os.urandom(700_000))
     added = await client.add_content(path)
-    task_id = await client.submit_task("sleep", {"seconds": 60}, inputs=[("t", added.cid)])
+    endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
+    task_id = await client.submit_task(
+        "data_processing", {"sql": endless}, inputs=[("t", added.cid)]
+    )
     assert (await client.stat_content(added.cid)).needed_by == task_id
     with pytest.raises(ClusterError, match=task_id) as refused:
         await client.remove_content(added.cid)

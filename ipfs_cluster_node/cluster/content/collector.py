@@ -59,7 +59,7 @@ class Collector:
         self._consensus, self._store, self._repair = consensus, store, repair
         self._clock = clock
         self._settled_at = 0.0
-        """The state must be current as of then: the holds of an earlier process are lost."""
+        """As of which the state must be current: the holds of an earlier process are lost."""
         self._removed: dict[str, None] = {}
         self._under_way: frozenset[str] = frozenset()
         self._freed: dict[str, asyncio.Future[int | None]] = {}
