@@ -15,6 +15,7 @@ from ipfs_cluster_node.cli.completing import (
 from ipfs_cluster_node.cli.files import force_option, user_file
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.health import (
+    found_node,
     health_of,
     health_of_all,
     show_health,
@@ -181,16 +182,12 @@ def list_nodes(profile: str | None, *, wide: bool, as_json: bool) -> None:
 
 
 @node.command("get")
-@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
+@click.argument("node_id", metavar="NODE", type=MEMBER, shell_complete=completed_nodes)
 @client_command
 def get_node(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Show what the cluster knows of one node; `node health` asks the node itself."""
     nodes = run_client(profile, lambda client: client.list_nodes())
-    found = next((each for each in nodes if each.node_id == node_id), None)
-    if found is None:
-        raise ClusterError(
-            Reason.MEMBER_NOT_FOUND, f"{node_id} is not a node of this cluster; list the nodes"
-        )
+    found = found_node(nodes, node_id)
     endpoints = NOTHING if only_connects_out(found, nodes) else " ".join(found.endpoints)
     said = (
         f"node      {found.node_id}",

@@ -16,13 +16,19 @@ from ipfs_cluster_node.cli.output import (
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.names import NODE, Named, chosen
-from ipfs_cluster_node.core.views import only_connects_out
+from ipfs_cluster_node.core.views import ListedNode, only_connects_out
 
 ASKED_AT_ONCE_MAX: Final = 16
 """Nodes that one client asks for their health at the same time."""
 ASK_TIME_MAX: Final = timedelta(seconds=5)
 """For the answer of one node."""
 OUTWARD: Final = "only connects out: ask on its machine"
+
+
+def found_node(nodes: Sequence[ListedNode], text: str) -> ListedNode:
+    """A node by its name, its id or the beginning of it; raises as `chosen`."""
+    named = chosen(NODE, text, [Named(each.node_id, each.name) for each in nodes])
+    return next(each for each in nodes if each.node_id == named.id)
 
 
 async def health_of(client: Any, node_id: str) -> Any:
@@ -32,11 +38,10 @@ async def health_of(client: Any, node_id: str) -> Any:
         ClusterError: MEMBER_NOT_FOUND, UNREACHABLE, INVALID_ARGUMENT for an ambiguous name.
     """
     nodes = await client.list_nodes()
-    named = chosen(NODE, node_id, [Named(each.node_id, each.name) for each in nodes])
-    [found] = [each for each in nodes if each.node_id == named.id]
+    found = found_node(nodes, node_id)
     if not found.endpoints or only_connects_out(found, nodes):
-        raise ClusterError(Reason.UNREACHABLE, f"{named} {OUTWARD}")
-    return await client.get_health(found.endpoints[0], named.id, timeout=ASK_TIME_MAX)
+        raise ClusterError(Reason.UNREACHABLE, f"{Named(found.node_id, found.name)} {OUTWARD}")
+    return await client.get_health(found.endpoints[0], found.node_id, timeout=ASK_TIME_MAX)
 
 
 def show_health(answer: Any, *, as_json: bool) -> None:
