@@ -14,6 +14,7 @@ def test_nothing_outlives_the_leadership() -> None:
     observations.hear(NODE)
     observations.revived.add(NODE)
     observations.room_bytes[NODE] = 1
+    observations.contents[NODE] = (1, 0.0)
     observations.epochs[NODE] = 1
     observations.backoffs[NODE] = Backoff()
     observations.progress[TaskId("t")] = (0.5, "half")
