@@ -20,8 +20,8 @@ from ipfs_cluster_node.codec.tasks import cid_text, task_id_of
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.authorization import Requirement
 from ipfs_cluster_node.core.errors import invalid_field
-from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
-from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
+from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, did_from_node_id
+from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX, Task
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
 from ipfs_cluster_node.core.settings import CHANGES_MAX, KEY_CHARS_MAX
 from ipfs_cluster_node.core.state import ClusterState
@@ -45,6 +45,15 @@ class RequestContext:
     state: ClusterState | None
     """None on a node without a log."""
 
+    def task(self, task_id: TaskId) -> Task | None:
+        """The task, if it is known and not deleted yet."""
+        return self.state.tasks.get(task_id) if self.state else None
+
+    def content_args(self, cid: str) -> auth.Args:
+        """The arguments of a file that is to be read."""
+        content = self.state.contents.get(cid) if self.state else None
+        return auth.content_args(cid, content, self.task)
+
 
 Requirements = Iterable[Requirement]
 RequirementsOf = Callable[[Any, RequestContext], Requirements]
@@ -53,11 +62,12 @@ RequirementsOf = Callable[[Any, RequestContext], Requirements]
 
 def submit(submission: Submission, context: RequestContext) -> Requirements:
     """Submit all of the tasks, and read their inputs."""
-    contents = context.state.contents if context.state else {}
     submission.check_size()
     yield Requirement(auth.TASK_SUBMIT, auth.submission_args(submission, len(submission)))
     if submission.has_inputs():
-        yield Requirement(auth.CONTENT_READ, auth.inputs_args(submission, contents))
+        files = context.state.contents if context.state else {}
+        args = auth.inputs_args(submission, files, context.task)
+        yield Requirement(auth.CONTENT_READ, args)
 
 
 def get_task(request: task_dispatch_pb2.GetTaskRequest, context: RequestContext) -> Requirements:
@@ -193,13 +203,11 @@ def revoke_certificate(
 
 def _tasks(texts: Iterable[str], field: str, context: RequestContext) -> Iterator[auth.Args]:
     for text in texts:
-        task = context.state.tasks.get(task_id_of(text, field)) if context.state else None
-        yield auth.task_args(task, context.caller)
+        yield auth.task_args(context.task(task_id_of(text, field)), context.caller)
 
 
 def _file(text: str, context: RequestContext) -> auth.Args:
-    cid = cid_text(text, "cid")
-    return auth.content_args(cid, context.state.contents.get(cid) if context.state else None)
+    return context.content_args(cid_text(text, "cid"))
 
 
 def _check_keys(keys: Iterable[str], field: str) -> None:

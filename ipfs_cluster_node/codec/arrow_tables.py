@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from ipfs_cluster_node.core.authorization import Args, row_args_function
+from ipfs_cluster_node.core.authorization import Args, in_its_namespace, row_args_function
 from ipfs_cluster_node.core.columns import Kind
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
@@ -92,7 +92,7 @@ def _content_rows(
     state: ClusterState, contents: Iterable[Content], allows: Allows
 ) -> Iterator[Row | None]:
     for content in contents:
-        if allows(_content_args(content)):
+        if allows(in_its_namespace(_content_args(content), content, state.tasks.get)):
             for holder in state.contents.holders_of(content):
                 yield _content_row(content, holder)
         else:

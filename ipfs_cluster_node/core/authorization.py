@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from ipfs_cluster_node.core.columns import Schema
 from ipfs_cluster_node.core.dag_cbor import Value
-from ipfs_cluster_node.core.ids import Did, is_namespace
+from ipfs_cluster_node.core.ids import Did, TaskId, is_namespace
 from ipfs_cluster_node.core.model import (
     DEFAULT_NAMESPACE,
     Content,
@@ -57,6 +57,8 @@ UNKNOWN_SIZE: Final = 2**53 - 1
 """An unknown size counts as more than any limit."""
 
 Args = dict[str, Value]
+TaskOf = Callable[[TaskId], Task | None]
+"""Finds a task that is not deleted yet."""
 
 ROW_UNKNOWN: Final[Mapping[str, Value]] = {
     "role": ANY,
@@ -104,8 +106,8 @@ GRANTS: Final[Mapping[str, tuple[Command, ...]]] = {
 }
 """A client's presets at joining; finer permissions are delegated afterwards."""
 WITHIN_NAMESPACE: Final[Mapping[str, tuple[Command, ...]]] = {
-    "user": (Command("/task"), STATE_READ),
-    "reader": (TASK_READ, STATE_READ),
+    "user": (Command("/task"), CONTENT_READ, STATE_READ),
+    "reader": (TASK_READ, CONTENT_READ, STATE_READ),
 }
 """The presets that can be limited to a namespace, and the commands that are limited by it."""
 BESIDE_NAMESPACE: Final = (MEMBER_LIST, HEALTH_READ)
@@ -174,11 +176,13 @@ def submission_args(specs: Iterable[TaskSpec], count: int) -> Iterator[Args]:
         }
 
 
-def inputs_args(specs: Iterable[TaskSpec], contents: Mapping[str, Content]) -> Iterator[Args]:
+def inputs_args(
+    specs: Iterable[TaskSpec], contents: Mapping[str, Content], task_of: TaskOf
+) -> Iterator[Args]:
     """Of the inputs of tasks: an attempt may read what its submitter may."""
     for spec in specs:
         for task_input in spec.inputs:
-            yield content_args(task_input.cid, contents.get(task_input.cid))
+            yield content_args(task_input.cid, contents.get(task_input.cid), task_of)
 
 
 def _unknown(schema: Schema) -> Args:
@@ -200,9 +204,17 @@ def task_args(task: Task | None, caller: Did) -> Args:
     return dict(UNKNOWN_TASK) if task is None else _args_of_task(task, caller)
 
 
-def content_args(cid: str, content: Content | None) -> Args:
+def content_args(cid: str, content: Content | None, task_of: TaskOf = lambda _id: None) -> Args:
     """Of a file or a block to be read."""
-    return {**UNKNOWN_CONTENT, "cid": cid} if content is None else _args_of_content(content)
+    if content is None:
+        return {**UNKNOWN_CONTENT, "cid": cid}
+    return in_its_namespace(_args_of_content(content), content, task_of)
+
+
+def in_its_namespace(args: Args, content: Content, task_of: TaskOf) -> Args:
+    """The arguments of a file: the result of a task is in the task's namespace."""
+    task = task_of(content.goes_with) if content.goes_with else None
+    return args if task is None else {**args, "namespace": task.spec.namespace}
 
 
 def new_content_args(size_bytes: int | None) -> Args:

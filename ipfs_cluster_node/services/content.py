@@ -89,7 +89,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         shown, following = await page_of_items(
             (
                 (_shown(state, content), content.cid)
-                if permissions.allows(content_args(content.cid, content))
+                if permissions.allows(content_args(content.cid, content, state.tasks.get))
                 else None
                 for content in state.contents.listed(prefix, page.after)
             ),

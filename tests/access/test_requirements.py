@@ -30,6 +30,7 @@ from tests.support.requirement_cases import (
     ITEMS,
     MINE,
     NOBODYS_TASK,
+    RESULT,
     STATE,
     UNKNOWN_SIZE,
     Expected,
@@ -117,6 +118,7 @@ def test_a_row_of_every_table_has_the_arguments_of_all_tables() -> None:
         unknown | {"table": "tasks"} | MINE,
         unknown | {"table": "tasks"} | BOBS,
         unknown | {"table": "content"} | content(FILE, 1234),
+        unknown | {"table": "content"} | content(RESULT, 9) | {"namespace": "team-a/nightly"},
     ]
 
 

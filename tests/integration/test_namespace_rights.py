@@ -46,7 +46,6 @@ def test_a_colleague_reads_one_namespace_by_one_command(cli: Any, joined: Any) -
     for denied in (
         ("task", "submit", "echo", "--namespace", "team-a/nightly"),
         ("task", "cancel", inside),
-        ("content", "ls"),
         ("token", "create", "--role", "client"),
     ):
         assert reader(*denied).returncode == 4, denied
@@ -73,6 +72,37 @@ def test_a_colleague_reads_one_namespace_by_one_command(cli: Any, joined: Any) -
     held = json.loads(reader("auth", "whoami", "--json").stdout)["delegations"]
     policies = {each["policy_json"] for each in held if each["command"] == "/task/read"}
     assert policies == {'[["like", ".namespace", "team-a/*"]]'}
+
+
+def test_a_colleague_gets_the_results_of_the_namespace_and_no_other_file(
+    cli: Any, joined: Any, tmp_path: Path
+) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a\n1\n2\n")
+    added = json.loads(cli("content", "add", str(table), "--json").stdout)["cid"]
+
+    def result_of(namespace: str) -> str:
+        query = ("--sql", f"SELECT a, '{namespace}' AS n FROM t")
+        done = cli(
+            *("task", "submit", "data_processing", *query, "--input", f"t={added}"),
+            *("--namespace", namespace, "--wait", "--request-id", f"made-in-{namespace}"),
+        )
+        assert done.returncode == 0, done.stderr
+        listed = json.loads(cli("task", "list", "--json").stdout)
+        made = next(each for each in listed if each["spec"]["namespace"] == namespace)
+        return str(made["status"]["result"]["cid"])
+
+    inside, outside = map(result_of, ("team-r", "team-s"))
+    reader = joined("carl", "--grant", "reader", "--namespace", "team-r")
+    listed = [each["cid"] for each in json.loads(reader("content", "ls", "--json").stdout)]
+    assert listed == [inside]
+    got = tmp_path / "got"
+    assert reader("content", "get", inside, "-o", str(got)).returncode == 0
+    assert got.read_bytes()[:4] == b"PAR1"
+    for cid in (added, outside):
+        denied = reader("content", "get", cid, "-o", str(tmp_path / "no"))
+        assert denied.returncode == 4
+        assert "you may read files in team-r only" in denied.stderr
 
 
 def test_a_client_without_rights_gets_them_later(cli: Any, joined: Any) -> None:

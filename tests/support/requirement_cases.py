@@ -11,7 +11,7 @@ from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.certificates import CertificateRecord
 from ipfs_cluster_node.core.ids import TaskId, did_from_public_key, node_id_from_did
 from ipfs_cluster_node.core.model import Principal, Role, TaskSpec
-from ipfs_cluster_node.core.multiformats import parse_cid
+from ipfs_cluster_node.core.multiformats import RAW, cid_of, parse_cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import (
     audit_pb2,
@@ -27,6 +27,7 @@ ALICE, BOB, MASTER, WORKER, STRANGER, CLUSTER = (
     did_from_public_key(bytes([n]) * 32) for n in range(1, 7)
 )
 NODE: Final = node_id_from_did(MASTER)
+RESULT: Final = str(cid_of(RAW, b"result"))
 FILE: Final = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
 UNKNOWN_FILE: Final = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 SERIAL: Final = 0xABC
@@ -82,6 +83,7 @@ def make_state() -> ClusterState:
     ):
         do(c.SubmitTasks(task_ids=(TaskId(task_id),), specs=(spec,), fingerprint=b""), owner)
     do(c.AddContent(cid=FILE, size_bytes=1234, holders=(NODE,), name="f"))
+    do(c.AddContent(cid=RESULT, size_bytes=9, holders=(NODE,), name="", goes_with=TaskId("mine")))
     do(
         c.CreateJoinToken(
             token_id="tok",
@@ -234,6 +236,11 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
             [("/content/read", [content(FILE, 1234)])],
         ),
         (content_pb2.GetContentRequest(cid=FILE), [("/content/read", [content(FILE, 1234)])]),
+        # The result of a task is in its namespace.
+        (
+            content_pb2.GetContentRequest(cid=RESULT),
+            [("/content/read", [content(RESULT, 9) | {"namespace": "team-a/nightly"}])],
+        ),
         (
             content_pb2.GetContentRequest(cid=UNKNOWN_FILE),
             [("/content/read", [content(UNKNOWN_FILE)])],
