@@ -7,8 +7,8 @@ from typing import Final, NoReturn
 import click
 
 OTHER_NAMES: Final = {
-    "show": ("get", "health", "inspect"),
-    "describe": ("get", "health", "show", "inspect"),
+    "show": ("get", "inspect"),
+    "describe": ("get", "show", "inspect"),
     "ps": ("list",),
     "ls": ("list",),
     "list": ("ls",),
