@@ -71,6 +71,8 @@ def dev(
 
     if require_confinement:  # The nodes' processes inherit it.
         os.environ["IPFS_CLUSTER_NODE_TASKS_REQUIRE_CONFINEMENT"] = "true"
+    if handlers:  # Before anything is made.
+        asyncio.run(own_task_types(handlers))
     with ExitStack() as used:
         root = directory or Path(tempfile.mkdtemp(prefix="ipfs-cluster-node-dev-"))
         if directory is None:
@@ -115,8 +117,6 @@ async def _dev(
     is_kept: bool,
     as_json: bool,
 ) -> None:
-    if handlers:
-        await own_task_types(handlers)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The terminal was closed; under `nohup` that is ignored.
