@@ -35,7 +35,7 @@ from ipfs_cluster_node.codec.metadata import AGE_KEY
 from ipfs_cluster_node.core.audit import AuditLog, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, invalid_field
 from ipfs_cluster_node.core.ids import Did
-from ipfs_cluster_node.services.requests import Read, Requests, reader_of
+from ipfs_cluster_node.services.requests import Read, Requests, reader_of, written
 
 log = logging.getLogger(__name__)
 
@@ -178,9 +178,12 @@ class Gate(grpc.GenericRpcHandler):
             call = self._upload(method, rule, behaviour, read)
         else:
             call = self._unary(method, rule, behaviour, read)
+        call = self._bounded(rule, call)
+        if streams == "stream_unary":
+            call, streams = written(call), "stream_stream"
         make = getattr(grpc, f"{streams}_rpc_method_handler")
         # Without a deserializer: gRPC would parse before the caller is authorized.
-        return make(self._bounded(rule, call), response_serializer=handler.response_serializer)
+        return make(call, response_serializer=handler.response_serializer)
 
     def _bounded(self, rule: Rule, call: Callable[..., Awaitable[Any]]) -> Any:
         """The same, limited to as many at once as the rule's share allows."""

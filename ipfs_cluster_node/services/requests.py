@@ -1,6 +1,6 @@
-"""The request message of a method, by its full name, and how it is parsed."""
+"""The request message of a method, by its full name, and its parsing; the answer of an upload."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Self
 
 from google.protobuf import descriptor_pool, message_factory
@@ -85,3 +85,18 @@ class Requests:
             first, self._first = self._first, None
             return first
         return self._read(await self._rest.__anext__())
+
+
+def written(upload: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
+    """The same, with its answer written here.
+
+    When a refused call returns, gRPC would send an empty message before the error, and Java's only
+    stub for uploads hands that to its caller.
+    """
+
+    async def call(incoming: AsyncIterator[bytes], context: Any) -> None:
+        response = await upload(incoming, context)
+        if response is not None:
+            await context.write(response)
+
+    return call

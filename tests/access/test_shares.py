@@ -67,7 +67,12 @@ async def test_slow_uploads_of_one_caller_are_refused_beyond_its_share() -> None
         pass
 
     Details.method = method  # type: ignore[attr-defined]
-    call = gate.service(Details()).stream_unary  # type: ignore[arg-type]
+    upload_to = gate.service(Details()).stream_stream  # type: ignore[arg-type]
+
+    async def call(requests: Any, context: Context) -> Any:
+        await upload_to(requests, context)
+        return context.written
+
     client, node = Caller(ONE, CallerClass.CLIENT), Caller(TWO, CallerClass.NODE)
     running = [asyncio.create_task(call(none(), Context(caller=client))) for _ in range(2)]
     await asyncio.sleep(0)
@@ -77,9 +82,9 @@ async def test_slow_uploads_of_one_caller_are_refused_beyond_its_share() -> None
     running += [asyncio.create_task(call(none(), Context(caller=node))) for _ in range(5)]
     await asyncio.sleep(0)
     ends.set()
-    assert await asyncio.gather(*running) == ["done"] * 7
+    assert await asyncio.gather(*running) == [["done"]] * 7
     assert len(begun) == 7
-    assert await call(none(), Context(caller=client)) == "done"
+    assert await call(none(), Context(caller=client)) == ["done"]
 
 
 def test_what_goes_through_many_records_or_bytes_has_a_share() -> None:

@@ -214,3 +214,19 @@ async def test_the_servicer_gets_the_value_that_was_judged() -> None:
     assert seen[0] is seen[1]
     assert seen[2] is seen[3]
     assert seen[2] == ["r"]
+
+
+@pytest.mark.asyncio
+async def test_a_refused_upload_gets_an_error_and_no_message() -> None:
+    """Java's stub for uploads takes an empty message before the error for the answer."""
+    gate = gate_of("stream_unary", RULE, Decides(allows=False), Held)
+    async with serving(gate) as channel:
+
+        async def requests() -> AsyncIterator[bytes]:
+            yield b"x"
+
+        given: Any = requests()
+        call: Any = channel.stream_stream("/t/Do")(given, timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert error_from_rpc(caught.value).reason is Reason.NOT_DELEGATED

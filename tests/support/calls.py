@@ -1,5 +1,7 @@
 """Stand-ins for an authorizer and a call."""
 
+from typing import Any
+
 import grpc
 
 from ipfs_cluster_node.access.context import Caller, Permissions
@@ -23,6 +25,10 @@ class Context:
     def __init__(self, seconds: float | None = 60.0, caller: Caller | None = None) -> None:
         self.seconds = seconds
         self.caller = caller
+        self.written: list[Any] = []
+
+    async def write(self, answer: Any) -> None:
+        self.written.append(answer)
 
     def time_remaining(self) -> float | None:
         return self.seconds

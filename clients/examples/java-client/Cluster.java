@@ -129,7 +129,7 @@ final class Cluster implements AutoCloseable {
       });
     }
 
-    // A refused call may bring an empty message before its error: only onCompleted makes it an answer.
+    // Only onCompleted makes it an answer: a failure may come after the message.
     @Override public void onNext(AddContentResponse value) {
       came = value;
     }
