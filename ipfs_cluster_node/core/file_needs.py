@@ -4,7 +4,7 @@ A file without `Content.goes_with` is kept until it is removed. One with it goes
 deleted, no other task has it as its result, and none that has not ended has it as an input.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import Content, Task
@@ -20,7 +20,8 @@ class FileNeeds:
         """By file: how many tasks have it as their result."""
         self._made: dict[TaskId, list[str]] = {}
         """By task: the files that came as its results, named by an outcome or not."""
-        self._released: dict[str, None] = {}
+        self.released: dict[str, None] = {}
+        """Files that may have lost their last need since they were last taken; always this dict."""
 
     def begin(self, task: Task) -> None:
         """Note a task that has not ended."""
@@ -32,7 +33,7 @@ class FileNeeds:
         for each in task.spec.inputs:
             tasks = self._inputs.get(each.cid)
             if tasks is not None and tasks.pop(task.task_id, self) is None:
-                self._released[each.cid] = None
+                self.released[each.cid] = None
                 if not tasks:
                     del self._inputs[each.cid]
         if task.result is not None and task.result.cid:
@@ -44,9 +45,9 @@ class FileNeeds:
             self._results[cid] -= 1
             if not self._results[cid]:
                 del self._results[cid]
-            self._released[cid] = None
+            self.released[cid] = None
         for cid in self._made.pop(task.task_id, ()):
-            self._released[cid] = None
+            self.released[cid] = None
 
     def made(self, content: Content) -> None:
         """Note with which task a file goes."""
@@ -61,9 +62,8 @@ class FileNeeds:
         """Whether a task that is not deleted yet has the file as its result."""
         return cid in self._results
 
-    def take_released(self) -> Iterable[str]:
-        """The files that may have lost their last need since this was last called."""
-        if not self._released:
-            return ()
-        released, self._released = self._released, {}
+    def take_released(self) -> Sequence[str]:
+        """Return `released`, and start again with none."""
+        released = tuple(self.released)
+        self.released.clear()
         return released

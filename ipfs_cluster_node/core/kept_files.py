@@ -85,8 +85,8 @@ class KeptFiles:
 
 
 def with_its_file(outcome: AttemptOutcome, contents: Container[str]) -> AttemptOutcome:
-    """The outcome; a failure if its result is a file that the cluster does not hold."""
-    if outcome.result is None or not outcome.result.cid or outcome.result.cid in contents:
+    """The outcome of an attempt with a file; a failure if the cluster does not hold the file."""
+    if outcome.result is None or outcome.result.cid in contents:
         return outcome
     failure = TaskFailure(
         Reason.CONTENT_NOT_FOUND,

@@ -76,6 +76,7 @@ class ClusterState:
         )
         self.contents = ContentTable(data.contents, self.members.was_removed, notes)
         self._kept_files = KeptFiles(self.contents, self.tasks, needs)
+        self._released = needs.released
         self.judged_at_ms = data.judged_at_ms
         """The expiry clock: the time as of which records last expired; 0 if never."""
         self.requests = RequestTable(data.requests, notes)
@@ -84,7 +85,8 @@ class ClusterState:
     def apply(self, command: LogCommand) -> Applied:
         """Carry out one committed command."""
         outcome = self._answer(command) if command.request_id else self._carry_out(command)
-        self._kept_files.drop_released()
+        if self._released:
+            self._kept_files.drop_released()
         effects: tuple[Effect, ...] = ()
         if self._effects:
             effects = tuple(self._effects)
@@ -292,7 +294,8 @@ class ClusterState:
         # A master that works too holds just the files that were put on it.
         is_source = node is not None and node.role is not Role.MASTER
         for each in body.outcomes:
-            outcome = with_its_file(each, self.contents)
+            has_file = each.result is not None and each.result.cid
+            outcome = with_its_file(each, self.contents) if has_file else each
             if not self.tasks.finish(outcome, body.node_id, command.at_ms):
                 continue
             changed.append(outcome.id.task_id)

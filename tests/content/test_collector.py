@@ -1,7 +1,7 @@
 """Blocks that no file has are deleted, and no block of a file, whatever happens meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -138,6 +138,20 @@ def named(cid: str, *holders: NodeId) -> c.AddContent:
 async def sent(blocks: dict[Cid, bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
     for cid, data in blocks.items():
         yield cid.binary, data
+
+
+def killed_after(count: int, store: BlockStore) -> Callable[[Iterable[Cid]], tuple[int, int]]:
+    """Deletes so many blocks, and then nothing more."""
+    delete, left = store.delete_unheld, iter(range(count))
+
+    def until_the_crash(cids: Iterable[Cid]) -> tuple[int, int]:
+        for cid in cids:
+            if next(left, None) is None:
+                raise OSError("killed")
+            delete([cid])
+        return 0, 0
+
+    return until_the_crash
 
 
 @pytest.fixture(autouse=True)
@@ -382,6 +396,28 @@ async def test_files_that_share_blocks_are_added_and_removed_at_the_same_time(
         assert here.has(str(build(data)[0]))
     assert here.store.size_bytes == BlockStore(tmp_path).size_bytes
     await here.stop()
+
+
+@virtual_time
+async def test_a_crash_between_any_two_deletions_loses_no_block_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is deleted before a crash is just the first of what is deleted without one."""
+    monkeypatch.setattr(collecting, "CANDIDATES_MAX", 1000)
+    unneeded = len(build(FIRST)[1].keys() - build(SHARING)[1].keys())
+    assert unneeded > 4
+    for deleted in range(unneeded + 1):
+        here = Here(tmp_path / str(deleted))
+        first, sharing = await here.add(FIRST), await here.add(SHARING)
+        monkeypatch.setattr(here.store, "delete_unheld", killed_after(deleted, here.store))
+        await here.remove(first)
+        await here.restart()
+        assert here.has(sharing)
+        assert len(here.blocks() - {str(cid) for cid in build(SHARING)[1]}) == unneeded - deleted
+        await settled()
+        assert here.has(sharing)
+        assert here.blocks() == {str(cid) for cid in build(SHARING)[1]}
+        await here.stop()
 
 
 @virtual_time
