@@ -220,9 +220,12 @@ async def test_what_no_file_has_is_deleted_in_time(tmp_path: Path) -> None:
 @virtual_time
 async def test_a_copy_is_held_until_the_log_can_no_longer_name_it(tmp_path: Path) -> None:
     here = Here(tmp_path)
+    await asyncio.sleep(1)
     cid = await here.put(FIRST)
-    here.master.install()  # Every block is looked at soon.
+    await here.contents.collector._sweep()
+    assert here.has(cid)
     await asyncio.sleep(SETTLED_SECONDS - 1)
+    await here.contents.collector._sweep()
     assert here.has(cid)
     here.master.commit(named(cid))
     await settled()
@@ -234,6 +237,7 @@ async def test_a_copy_is_held_until_the_log_can_no_longer_name_it(tmp_path: Path
 async def test_a_copy_is_held_while_the_state_is_old(tmp_path: Path) -> None:
     """A node that is cut off may not have heard yet that it is a holder."""
     here = Here(tmp_path)
+    await asyncio.sleep(100)
     cid = await here.put(FIRST)
     here.master.leads_for_sure = False
     for _ in range(100):
