@@ -8,7 +8,7 @@ from ipfs_cluster_node.access.audited import AUDITED, audited
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.ucan import cid_of_token
-from ipfs_cluster_node.core.audit import UNNAMED, AuditObjectKind
+from ipfs_cluster_node.core.audit import ARGUMENTS_MAX, UNNAMED, AuditObjectKind
 from ipfs_cluster_node.core.ids import node_id_from_did
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
 from ipfs_cluster_node.v1 import (
@@ -197,3 +197,16 @@ def test_what_can_not_be_read_is_left_out(method: str, request_: Any) -> None:
 
 def test_a_call_that_was_denied_before_its_request_was_read_says_nothing() -> None:
     assert audited(AUDITED["TaskDispatchService/CancelTask"], None, None) == UNNAMED
+
+
+def test_of_a_batch_of_settings_a_few_keys_and_their_number_are_recorded() -> None:
+    values = {f"user.{n}": "v" for n in range(100)}
+    said = audited(
+        AUDITED["MembershipService/ProposeConfig"],
+        membership_pb2.ProposeConfigRequest(values=values),
+        None,
+    )
+    assert said.arguments == (("settings", "100"),)
+    keys = said.name.split()
+    assert len(keys) == ARGUMENTS_MAX
+    assert set(keys) < set(values)
