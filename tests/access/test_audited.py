@@ -143,7 +143,11 @@ CASES: list[tuple[str, Any, Any, str, str, dict[str, str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "request_", "answer", "kind", "name", "arguments"), CASES)
+@pytest.mark.parametrize(
+    ("method", "request_", "answer", "kind", "name", "arguments"),
+    CASES,
+    ids=[f"{number}-{case[0]}" for number, case in enumerate(CASES)],
+)
 def test_a_record_names_the_object_and_what_was_asked(
     method: str, request_: Any, answer: Any, kind: str, name: str, arguments: dict[str, str]
 ) -> None:
