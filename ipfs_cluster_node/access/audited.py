@@ -6,13 +6,19 @@ can't be read is left out. Secrets of tokens and payloads are never said.
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.enums import GRANT, ROLE
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.ucan import TokenReader, open_envelope
-from ipfs_cluster_node.core.audit import ARGUMENTS_MAX, UNNAMED, Audited, AuditObjectKind
+from ipfs_cluster_node.core.audit import (
+    ARGUMENTS_MAX,
+    FIELD_CHARS_MAX,
+    UNNAMED,
+    Audited,
+    AuditObjectKind,
+)
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import Did, node_id_from_did
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
@@ -37,9 +43,15 @@ def audited(describe: AuditedOf | None, request: Any, answer: Any) -> Audited:
     if describe is None or request is None:
         return UNNAMED
     try:
-        return describe(request, answer)
+        about = describe(request, answer)
     except (ClusterError, UcanError, ValueError, LookupError, StopIteration):
         return UNNAMED
+    arguments = about.arguments
+    if len(about.name) + sum(map(len, chain.from_iterable(arguments))) <= FIELD_CHARS_MAX:
+        return about
+    # Whoever is refused may have sent megabytes, and its record waits and is cached.
+    short = ((key[:FIELD_CHARS_MAX], text[:FIELD_CHARS_MAX]) for key, text in arguments)
+    return Audited(about.kind, about.name[:FIELD_CHARS_MAX], tuple(islice(short, ARGUMENTS_MAX)))
 
 
 def _submission(submission: Submission, answer: Any) -> Audited:

@@ -44,6 +44,8 @@ class Audited(NamedTuple):
 
 ARGUMENTS_MAX: Final = 8
 """Most arguments of one call that are recorded."""
+FIELD_CHARS_MAX: Final = 512
+"""Longest text of a record; the rest is cut off before the record waits to be written."""
 UNNAMED: Final = Audited(None, "", ())
 
 

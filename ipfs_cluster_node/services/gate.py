@@ -32,7 +32,7 @@ from ipfs_cluster_node.codec.errors import (
     trailers_of,
 )
 from ipfs_cluster_node.codec.metadata import AGE_KEY
-from ipfs_cluster_node.core.audit import AuditLog, AuditRecord, Outcome
+from ipfs_cluster_node.core.audit import FIELD_CHARS_MAX, AuditLog, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, invalid_field
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.services.requests import Read, Requests, reader_of, written
@@ -416,8 +416,8 @@ class Gate(grpc.GenericRpcHandler):
                 _delegations_of(permissions, error),
                 about.kind,
                 about.name,
-                getattr(asked, "request_id", ""),
-                "" if error is None else f"{error.reason}: {error}",
+                getattr(asked, "request_id", "")[:FIELD_CHARS_MAX],
+                "" if error is None else f"{error.reason}: {error}"[:FIELD_CHARS_MAX],
             )
         )
 

@@ -8,7 +8,13 @@ from ipfs_cluster_node.access.audited import AUDITED, audited
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.ucan import cid_of_token
-from ipfs_cluster_node.core.audit import ARGUMENTS_MAX, UNNAMED, AuditObjectKind
+from ipfs_cluster_node.core.audit import (
+    ARGUMENTS_MAX,
+    FIELD_CHARS_MAX,
+    UNNAMED,
+    Audited,
+    AuditObjectKind,
+)
 from ipfs_cluster_node.core.ids import node_id_from_did
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
 from ipfs_cluster_node.v1 import (
@@ -214,3 +220,41 @@ def test_of_a_batch_of_settings_a_few_keys_and_their_number_are_recorded() -> No
     keys = said.name.split()
     assert len(keys) == ARGUMENTS_MAX
     assert set(keys) < set(values)
+
+
+TEXT = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        (
+            "ContentService/AddContent",
+            content_pb2.AddContentRequest(header=content_pb2.AddContentHeader(name=TEXT)),
+        ),
+        (
+            "MembershipService/ProposeConfig",
+            membership_pb2.ProposeConfigRequest(
+                values={f"user.{n}{TEXT}": TEXT for n in range(ARGUMENTS_MAX)}
+            ),
+        ),
+        (
+            "MembershipService/CreateJoinToken",
+            membership_pb2.CreateJoinTokenRequest(namespace=TEXT),
+        ),
+    ],
+    ids=["upload", "settings", "token"],
+)
+def test_megabytes_of_a_refused_call_do_not_wait_in_its_record(method: str, request_: Any) -> None:
+    """A client without any right filled a node's memory with what it was refused."""
+    said = audited(AUDITED[method], request_, None)
+    assert said.arguments
+    assert len(said.name) <= FIELD_CHARS_MAX
+    assert all(len(part) <= FIELD_CHARS_MAX for pair in said.arguments for part in pair)
+
+
+def test_no_described_text_is_longer_than_a_record_may_have() -> None:
+    long = Audited(None, "n" * 1000, tuple(("k" * 1000, "v" * 1000) for _ in range(20)))
+    said = audited(lambda _request, _answer: long, object(), None)
+    assert len(said.name) == FIELD_CHARS_MAX
+    assert len(said.arguments) == ARGUMENTS_MAX

@@ -26,6 +26,7 @@ from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.config.files import open_regular, read_regular
 from ipfs_cluster_node.core.audit import (
     ARGUMENTS_MAX,
+    FIELD_CHARS_MAX,
     AuditObjectKind,
     AuditQuery,
     AuditRecord,
@@ -46,7 +47,6 @@ REPEATS_MAX: Final = 1024
 JOINER_CLASS: Final = "joiner"
 WAITING_MAX: Final = 10_000
 """Records waiting to be written, of each kind; further ones are counted and dropped."""
-FIELD_CHARS_MAX: Final = 512
 CIDS_MAX: Final = 8
 INTERVAL_SECONDS: Final = 0.2
 STOP_SECONDS_MAX: Final = 5.0
