@@ -136,7 +136,7 @@ def delegate(
     The cluster stores it, so AUDIENCE needs only its own certificate. With --print you hand it over
     yourself; it is used with `--ucan`.
     """
-    from ipfs_cluster_node.cli.delegating import delegated
+    from ipfs_cluster_node.cli.delegating import delegated, limits_text
 
     made = run_client(
         profile,
@@ -156,7 +156,12 @@ def delegate(
         print_json({**asdict(made), "kept": not only_print})
         return
     until = datetime.fromtimestamp(made.expires_s, UTC)
-    say(made.container if only_print else f"{made.cid} lets {made.audience} do {command}")
+    lets = f"lets {made.audience} do {command}{limits_text(where, most, policy)}"
+    if only_print:
+        say(made.container)
+        say(f"it {lets}", err=True)
+    else:
+        say(f"{made.cid} {lets}")
     say(f"until {until:%F %T} UTC", err=True)
 
 

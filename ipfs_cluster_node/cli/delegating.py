@@ -19,13 +19,14 @@ from ipfs_cluster_node.codec.views import DELEGATION as DELEGATION_VIEW
 from ipfs_cluster_node.config.credentials import IDENTITY_NAME
 from ipfs_cluster_node.config.profiles import load_profile
 from ipfs_cluster_node.core.dag_cbor import Value
+from ipfs_cluster_node.core.delegable import check_delegable
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NAME_PATTERN, Did, NodeId, did_from_node_id
 from ipfs_cluster_node.core.names import DELEGATION
 from ipfs_cluster_node.core.ucan.commands import Command, covers, parse_command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.minting import check_mintable
-from ipfs_cluster_node.core.ucan.policies import parse_policy
+from ipfs_cluster_node.core.ucan.policies import fields_of, parse_policy
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
 from ipfs_cluster_node.core.views import ListedDelegation
 
@@ -79,7 +80,10 @@ async def delegated(
     try:
         asked = parse_command(command, chars_max=PRODUCT.command_chars_max)
         statements = policy_of(where, most, policy)
-        check_mintable(parse_policy(statements, profile=PRODUCT))
+        parsed = parse_policy(statements, profile=PRODUCT)
+        check_mintable(parsed)
+        together = fields_of(parse_policy(policy_of(where, most, None), profile=PRODUCT))
+        check_delegable(asked, fields_of(parsed) or (), together or ())
     except (ValueError, UcanError) as error:
         raise ClusterError(
             Reason.INVALID_ARGUMENT, f"that can't be delegated: {error}; see `--help`"
@@ -136,6 +140,13 @@ def profile_identity(profile: str | None) -> Identity:
             f"no identity at {path}; delegate with the profile of a client",
         )
     return Identity.load(path)
+
+
+def limits_text(where: Sequence[str], most: Sequence[str], policy: str | None) -> str:
+    """The options of a delegation that limit it, for people; empty if none does."""
+    limits = [*where, *(text.replace("=", " at most ", 1) for text in most)]
+    limits += [f"policy {policy}"] if policy else []
+    return f" where {' and '.join(limits)}" if limits else ""
 
 
 def policy_of(where: Sequence[str], most: Sequence[str], policy: str | None) -> list[Value]:

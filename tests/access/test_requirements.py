@@ -11,7 +11,9 @@ from ipfs_cluster_node.access.requirements import RequestContext
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.codec.arrow_tables import table_rows
 from ipfs_cluster_node.core import authorization as auth
+from ipfs_cluster_node.core.delegable import ARGUMENTS
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.services.requests import request_type_of
 from ipfs_cluster_node.v1 import (
     certificate_pb2,
@@ -198,7 +200,7 @@ def test_the_docs_name_every_argument() -> None:
         for _, expected in CASES.get(name_of(method), []):
             asked_with |= {command for command, _ in expected} - {str(rule.command)}
             assert expected == [] or expected[0][0] == rule.command
-    assert documented.keys() == others.keys()
+    assert documented.keys() == others.keys() == ARGUMENTS.keys()
     names = NAMES | {
         str(rule.command): ITEMS[name_of(method)].keys()
         for method, rule in RULES_BY_METHOD.items()
@@ -209,4 +211,5 @@ def test_the_docs_name_every_argument() -> None:
         named = set(re.findall(r"`([^`]+)`", text))
         commands = {word for word in named if word.startswith("/")}
         assert named - commands - {auth.ANY} == names[command], command
+        assert ARGUMENTS[Command(command)] == names[command], command
         assert commands == others[command], command
