@@ -7,7 +7,7 @@ from itertools import islice
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.multiformats import RAW, Cid
-from ipfs_cluster_node.core.unixfs import Walk
+from ipfs_cluster_node.core.unixfs import Part, Walk
 
 
 def reachable(root: Cid, store: BlockStore, count_max: int) -> tuple[list[Cid], bool]:
@@ -21,6 +21,10 @@ def discard_blocks(candidates: set[Cid], roots: Iterable[Cid], store: BlockStore
 
     Returns:
         By file, the first of its inner nodes that is not here: blocks below it are not known.
+
+    Raises:
+        ClusterError: OVERLOADED if a block can't be read now; what is left in the set then may be
+            of files.
     """
     incomplete: dict[Cid, Cid] = {}
     for root in roots:
@@ -32,16 +36,27 @@ def discard_blocks(candidates: set[Cid], roots: Iterable[Cid], store: BlockStore
 
 
 def _blocks(root: Cid, store: BlockStore, missing: list[Cid]) -> Iterator[Cid]:
-    """Each block of a file, here or not; nothing below a node that is missing or no file."""
+    """Each block of a file, here or not; nothing below a node that is missing or no file.
+
+    Raises:
+        ClusterError: OVERLOADED if a block can't be read now: the blocks so far are not all.
+    """
     parts = Walk(root)
-    with suppress(ClusterError):  # It is no file, and can't be read, whatever its blocks.
-        while window := parts.take(1):
-            [part] = window
-            yield part.cid
-            if part.cid.codec == RAW:
-                continue
-            data = store.get(part.cid)
-            if data is None:
-                missing.append(part.cid)
-            else:
-                parts.open(part, data)
+    while True:
+        window: list[Part] = []
+        with suppress(ClusterError):  # It is no file, and can't be read, whatever its blocks.
+            window = parts.take(1)
+        if not window:
+            return
+        [part] = window
+        yield part.cid
+        if part.cid.codec == RAW:
+            continue
+        data = store.get(part.cid)
+        if data is None:
+            missing.append(part.cid)
+            continue
+        try:
+            parts.open(part, data)
+        except ClusterError:  # Malformed, or no file, as above.
+            return

@@ -1,0 +1,88 @@
+"""Nothing is deleted in a round that could not learn which blocks files have."""
+
+import asyncio
+import errno
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.adapters.content import blockstore, files
+from ipfs_cluster_node.config.files import open_regular
+from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
+from ipfs_cluster_node.core.unixfs import FileBuilder
+from tests.content.test_collector import FIRST, SHARING, Here, settled
+from tests.support.content import build, fill
+from tests.support.virtual_time import virtual_time
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small blocks."""
+    monkeypatch.setattr(files, "FileBuilder", partial(FileBuilder, chunk_bytes=64, links_max=4))
+
+
+class FailingOnce:
+    """Opens files, but for one: it fails for want of descriptors."""
+
+    def __init__(self, at: int) -> None:
+        self.open, self.at, self.count = open_regular, at, 0
+
+    def __call__(self, *args: Any) -> int:
+        self.count += 1
+        if self.count == self.at:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.open(*args)
+
+
+@virtual_time
+async def test_a_read_that_fails_for_want_of_descriptors_deletes_no_block_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever read of a round it is; the next round deletes what no file has."""
+    unneeded = build(SHARING)[1].keys() - build(FIRST)[1].keys()
+    needed = {str(cid) for cid in build(FIRST)[1]}
+    for at in range(1, 1000):
+        here = Here(tmp_path / str(at))
+        await here.add(FIRST)
+        fill(here.store, build(SHARING)[1])
+        await asyncio.sleep(1)
+        with monkeypatch.context() as patched:
+            opening = FailingOnce(at)
+            patched.setattr(blockstore, "open_regular", opening)
+            caplog.clear()
+            await here.contents.collector._logged(here.contents.collector._sweep())
+        assert here.blocks() >= needed
+        if opening.count < at:
+            break
+        assert len(here.blocks()) == len(needed) + len(unneeded)
+        assert "unneeded blocks not deleted" in caplog.text
+        await settled()
+        assert here.blocks() == needed
+        await here.stop()
+    assert at > 5
+    await here.stop()
+
+
+@virtual_time
+async def test_a_removal_that_can_not_read_deletes_no_block_of_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = {str(cid) for cid in build(SHARING)[1]}
+    for at in range(1, 1000):
+        here = Here(tmp_path / str(at))
+        first = await here.add(FIRST)
+        await here.add(SHARING)
+        with monkeypatch.context() as patched:
+            opening = FailingOnce(at)
+            patched.setattr(blockstore, "open_regular", opening)
+            await here.remove(first)
+        assert here.blocks() >= needed
+        await asyncio.sleep(SETTLED_SECONDS)
+        await settled()
+        assert here.blocks() == needed
+        await here.stop()
+        if opening.count < at:
+            break
+    assert at > 10
