@@ -191,7 +191,7 @@ def _unknown(schema: Schema) -> Args:
 
 
 UNKNOWN_TASK: Final = _unknown(TASKS)
-UNKNOWN_CONTENT: Final = _unknown(CONTENT) | {"namespace": DEFAULT_NAMESPACE}
+UNKNOWN_CONTENT: Final = _unknown(CONTENT)
 
 _args_of_task: Final = TASKS.arguments_function(UNKNOWN_TASK)
 _args_of_content: Final = CONTENT.arguments_function(UNKNOWN_CONTENT)
@@ -205,16 +205,24 @@ def task_args(task: Task | None, caller: Did) -> Args:
 
 
 def content_args(cid: str, content: Content | None, task_of: TaskOf = lambda _id: None) -> Args:
-    """Of a file or a block to be read."""
+    """Of a file or a block to be read; what the log does not name is in no known namespace.
+
+    Its CID does not say of which result it is a part.
+    """
     if content is None:
         return {**UNKNOWN_CONTENT, "cid": cid}
     return in_its_namespace(_args_of_content(content), content, task_of)
 
 
 def in_its_namespace(args: Args, content: Content, task_of: TaskOf) -> Args:
-    """The arguments of a file: the result of a task is in the task's namespace."""
-    task = task_of(content.goes_with) if content.goes_with else None
-    return args if task is None else {**args, "namespace": task.spec.namespace}
+    """The arguments of a file: the result of a task is in the task's namespace.
+
+    Once that task is deleted, its namespace is not known: the file stays while others need it.
+    """
+    if not content.goes_with:
+        return args
+    task = task_of(content.goes_with)
+    return {**args, "namespace": ANY if task is None else task.spec.namespace}
 
 
 def new_content_args(size_bytes: int | None) -> Args:

@@ -480,7 +480,7 @@ class GetBlocksRequest(_message.Message):
     ROOT_FIELD_NUMBER: _builtins.int
     root: _builtins.bytes
     """The binary CID of the file that the blocks belong to: permission to read it covers them. Unset:
-    each block is judged on its own.
+    each block is judged on its own, in an unknown namespace, `*`.
     """
     @_builtins.property
     def cids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:

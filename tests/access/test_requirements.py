@@ -37,6 +37,7 @@ from tests.support.requirement_cases import (
     UNKNOWN_SIZE,
     Expected,
     content,
+    unknown_content,
 )
 
 ASKING_METHODS: Final = [method for method, rule in RULES_BY_METHOD.items() if rule.required]
@@ -128,7 +129,7 @@ def test_where_there_is_no_log_nothing_is_known() -> None:
     service = "/ipfs_cluster_node.v1.ContentService/StatContent"
     blind = replace(ASKING, state=None)
     assert asked(service, content_pb2.StatContentRequest(cid=FILE), blind) == [
-        ("/content/read", [content(FILE)])
+        ("/content/read", [unknown_content(FILE)])
     ]
 
 

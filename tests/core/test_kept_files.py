@@ -1,6 +1,7 @@
 """Which files stay, and for how long."""
 
 from ipfs_cluster_node.core import commands as c
+from ipfs_cluster_node.core.authorization import ANY, content_args
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
@@ -176,3 +177,15 @@ def test_a_result_that_was_removed_before_it_was_named_fails_the_attempt(world: 
 def test_the_result_of_a_deleted_task_is_refused(world: World) -> None:
     rejected(add(world, "late", goes_with="none"), Reason.STALE_ATTEMPT)
     assert files(world) == set()
+
+
+def test_a_result_whose_task_is_deleted_is_in_no_known_namespace(world: World) -> None:
+    """It was in `default` then, where others than its readers might read it."""
+    succeed(world, "t1", "first")
+    add(world, "added")
+    submit(world, "t2", "first")
+    state = world.state
+    assert content_args("first", state.contents["first"], state.tasks.get)["namespace"] == "default"
+    forget_all(world)
+    assert content_args("first", state.contents["first"], state.tasks.get)["namespace"] == ANY
+    assert content_args("added", state.contents["added"], state.tasks.get)["namespace"] == "default"

@@ -115,6 +115,10 @@ def content(cid: str, size: int = UNKNOWN_SIZE) -> dict[str, Any]:
     return {"namespace": "default", "cid": cid, "size": size}
 
 
+def unknown_content(cid: str) -> dict[str, Any]:
+    return content(cid) | {"namespace": "*"}
+
+
 def submission(count: int, **changed: Any) -> dict[str, Any]:
     default = {
         "namespace": "default",
@@ -141,7 +145,7 @@ OF_SPEC: Final[dict[str, Any]] = {
     "max_runtime_s": 2,
     "max_retries": 4,
 }
-OF_INPUTS: Final = ("/content/read", [content(FILE, 1234), content(UNKNOWN_FILE)])
+OF_INPUTS: Final = ("/content/read", [content(FILE, 1234), unknown_content(UNKNOWN_FILE)])
 PLAIN: Final = tasks.TaskSpec(task_type="echo")
 
 
@@ -216,7 +220,7 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
         ),
         (
             content_pb2.RemoveContentRequest(cid=UNKNOWN_FILE),
-            [("/content/remove", [content(UNKNOWN_FILE)])],
+            [("/content/remove", [unknown_content(UNKNOWN_FILE)])],
         ),
     ],
     "KeepContent": [
@@ -226,7 +230,7 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
         ),
         (
             content_pb2.KeepContentRequest(cid=UNKNOWN_FILE),
-            [("/content/keep", [content(UNKNOWN_FILE)])],
+            [("/content/keep", [unknown_content(UNKNOWN_FILE)])],
         ),
     ],
     "GetContent": [
@@ -243,14 +247,15 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
         ),
         (
             content_pb2.GetContentRequest(cid=UNKNOWN_FILE),
-            [("/content/read", [content(UNKNOWN_FILE)])],
+            [("/content/read", [unknown_content(UNKNOWN_FILE)])],
         ),
     ],
     "StatContent": [
         (content_pb2.StatContentRequest(cid=FILE), [("/content/read", [content(FILE, 1234)])]),
     ],
     "GetBlocks": [
-        # A block may be any part of any file: its size is not known, even where the CID is.
+        # A block may be any part of any file: its namespace and size are not known, even where the
+        # CID is.
         (
             content_pb2.GetBlocksRequest(
                 cids=[
@@ -259,7 +264,7 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
                     parse_cid(FILE).binary,
                 ]
             ),
-            [("/content/read", [content(FILE), content(UNKNOWN_FILE)])],
+            [("/content/read", [unknown_content(FILE), unknown_content(UNKNOWN_FILE)])],
         ),
         # Unless it is said of which.
         (
