@@ -22,7 +22,7 @@ from ipfs_cluster_node.access.requirements import RequestContext
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.codec.errors import error_from_ucan
-from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
+from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY, UCAN_KEY
 from ipfs_cluster_node.codec.tasks import attempt_from_text
 from ipfs_cluster_node.codec.ucan_validator import DecodedTokens, Validator
 from ipfs_cluster_node.core.authorization import (
@@ -33,7 +33,7 @@ from ipfs_cluster_node.core.authorization import (
     distinct,
 )
 from ipfs_cluster_node.core.denials import NAMED_MAX, WORDS, Held, alike, denial, held_by
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
@@ -49,7 +49,8 @@ FOUND_MAX: Final = 4096
 FOUND_SECONDS_MAX: Final = 5
 """How long they are cached: a delegation takes effect at most this long after it begins."""
 KEPT_LINKS_MAX: Final = 64
-"""Delegations that may lead to one principal and are cached; more are gathered at each call."""
+"""Delegations that may lead to one principal and are cached; more are gathered at each call. A
+denial is put in words by at most as many."""
 PROOFS_MAX: Final = 8
 OF_ATTEMPTS: Final = frozenset({CONTENT_ADD, CONTENT_READ})
 """Commands that a worker may use on behalf of an attempt."""
@@ -118,7 +119,7 @@ class Authorizer:
         self, caller: Caller, rule: Rule, request: Any, tokens: CallTokens
     ) -> Permissions:
         if rule.command is None or not rule.signable:
-            self._check_unsigned(tokens)
+            self._check_unsigned(caller, tokens)
         if rule.command is None:
             return Unrestricted(caller)
         if self._holder.removal is not None and not rule.without_log:
@@ -162,20 +163,26 @@ class Authorizer:
         return permissions
 
     def denied(self, did: Did, error: ClusterError) -> ClusterError:
-        """The same NOT_DELEGATED, in words: what `did` may do by what is stored for it, instead."""
+        """The same NOT_DELEGATED, in words: what `did` may do by what is stored for it, instead.
+
+        As it is, if more than `KEPT_LINKS_MAX` are.
+        """
         command = Command(error.metadata.get("command", ""))
         if command not in WORDS:
             return error
-        held = [each for each in map(partial(self._held, did), alike(command)) if each is not None]
+        if len(self._known_state().delegations.chain_of(did)) > KEPT_LINKS_MAX:
+            return error  # Its words would cost more than the call.
+        kept = self.kept([did])
+        held_under = partial(self._held, did, kept)
+        held = [each for each in map(held_under, alike(command)) if each is not None]
         message = denial(
-            command, did, self._held(did, command), held, error.metadata.get("namespace", "")
+            command, did, held_under(command), held, error.metadata.get("namespace", "")
         )
         return ClusterError(error.reason, message, metadata=error.metadata)
 
-    def _held(self, did: Did, command: Command) -> Held | None:
-        """What `did` may do under a command by what is stored for it; None if nothing."""
+    def _held(self, did: Did, kept: Sequence[Delegation], command: Command) -> Held | None:
+        """What `did` may do under a command by what is `kept` for it; None if nothing."""
         state = self._known_state()
-        kept = self.kept([did])
         claim = Claim(issuer=did, subject=state.cluster_did, command=command, args={})
         context = self.validation_context(state)
         mine = [each for each in kept if each.audience == did and covers(each.command, command)]
@@ -184,11 +191,14 @@ class Authorizer:
         chains = [way.nearest for way in ways if way is not None]
         return held_by(command, chains) if chains else None
 
-    def _check_unsigned(self, tokens: CallTokens) -> None:
+    def _check_unsigned(self, caller: Caller, tokens: CallTokens) -> None:
         """Refuse a signed call: its carrier would be the caller, or half of it unsigned."""
         state = self.state()
         if not tokens.container or state is None:
             return
+        if caller.kind is CallerClass.JOINER:
+            # Anyone may be one: nothing is verified for it before its own calls are limited.
+            raise invalid_field(UCAN_KEY, "none before you have joined; call without it")
         try:
             brought = self.validator(state).read(tokens.container)
             self._usable(brought)

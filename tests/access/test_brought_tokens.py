@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.access.authorizer import Authorizer
+from ipfs_cluster_node.access.authorizer import KEPT_LINKS_MAX, Authorizer
 from ipfs_cluster_node.access.call_tokens import NOTHING, CallTokens
 from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
@@ -27,7 +27,7 @@ from ipfs_cluster_node.core.ids import Did, node_id_from_did
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import membership_pb2, task_dispatch_pb2
-from tests.support.ucan import ALICE, BOB, CLUSTER, MALLORY, NOW, Actor, validator
+from tests.support.ucan import ALICE, BOB, CLUSTER, MALLORY, NOW, Actor, actor, validator
 from tests.support.virtual_time import loop_clock
 
 LIST_NODES = next(rule for name, rule in RULES_BY_METHOD.items() if name.endswith("/ListNodes"))
@@ -76,12 +76,20 @@ class World:
     def do(self, body: Any) -> None:
         self.state.apply(LogCommand(at_ms=1000 * NOW, body=body))
 
-    def keep(self, *tokens: bytes) -> None:
+    def keep(self, *tokens: bytes, put_by: Actor = ALICE) -> None:
         kept = (
-            stored_delegation(validator().delegation(token), token, at_ms=1, put_by=ALICE.did)
+            stored_delegation(validator().delegation(token), token, at_ms=1, put_by=put_by.did)
             for token in tokens
         )
         self.do(PutDelegation(delegations=tuple(kept)))
+
+    def keep_many(self, number: int, each: int) -> None:
+        """Keep delegations by way of `number` others, each by `each` links."""
+        for way in [actor(100 + n) for n in range(number)]:
+            self.keep(way.delegates(BOB, "/cluster/member/list"), put_by=way)
+            for n in range(each):
+                token = ALICE.delegates(way, "/cluster/member/list", nonce=n.to_bytes(12))
+                self.keep(token, put_by=(ALICE, BOB, MALLORY, way)[n // 8])
 
     async def call(
         self,
@@ -206,3 +214,44 @@ async def test_a_removed_master_decides_nothing_by_its_copy(world: World) -> Non
     assert await world.refused(LIST_NODES) is refusal
     # Its health may be asked for as before.
     assert (await world.refused(HEALTH)).reason is Reason.NOT_DELEGATED
+
+
+@pytest.mark.asyncio
+async def test_no_token_of_a_joiner_is_verified(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anyone reaches the enrolment port: its calls could cost signatures before any limit."""
+    monkeypatch.setattr(world.authorizer, "validator", lambda _state: pytest.fail("verified"))
+    for tokens in ([TO_CANCEL], [b"no token"]):
+        error = await world.refused(STATUS, tokens, kind=CallerClass.JOINER)
+        assert error.reason is Reason.INVALID_ARGUMENT
+
+
+@pytest.mark.asyncio
+async def test_a_denial_gathers_what_is_kept_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered: list[Any] = []
+    kept = world.authorizer.kept
+
+    def noted(holders: Any) -> Any:
+        gathered.append(holders)
+        return kept(holders)
+
+    plain = await world.refused(CANCEL, [TO_LIST])
+    monkeypatch.setattr(world.authorizer, "kept", noted)
+    message = world.authorizer.denied(BOB.did, plain).message
+    assert "you may not cancel tasks" in message
+    assert gathered == [[BOB.did]]
+
+
+@pytest.mark.asyncio
+async def test_a_denial_of_one_with_many_links_is_not_put_in_words(world: World) -> None:
+    """The words took 15 ms of the event loop for a client with 990 links, as often as it asked."""
+    world.keep_many(2, 2)
+    assert "ask an operator" in (await world.refused(CANCEL)).message
+    world.keep_many(8, 8)
+    assert len(world.authorizer.kept([BOB.did])) > KEPT_LINKS_MAX
+    error = await world.refused(CANCEL)
+    assert "ask an operator" not in error.message
+    assert "auth explain" in error.message
