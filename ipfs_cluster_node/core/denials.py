@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipfs_cluster_node.core import authorization as auth
-from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.ids import Did, is_namespace
+from ipfs_cluster_node.core.model import DEFAULT_NAMESPACE
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.policies import Equals, Like, Statement
 from ipfs_cluster_node.core.ucan.selectors import Field, Selector
@@ -94,23 +95,43 @@ def denial(
         namespace: Where it wanted to, if its request says so.
     """
     verb, thing = WORDS[command]
+    instead = ""
     if own is not None and (own.namespaces or own.limited):
         conditions = " within the conditions of your delegation" if own.limited else ""
         said = f"you may {verb} {thing}{_within(own)}{conditions} only"
+        if own.namespaces and namespace and namespace not in own.namespaces:
+            said += f", and this call is in {namespace}"
+            names = [name for name in own.namespaces if is_namespace(name)]
+            if names and namespace == DEFAULT_NAMESPACE:
+                instead = f"add --namespace {names[0]}, or "
     elif others:
         verbs = " and ".join(f"{WORDS[each.command][0]} {thing}{_within(each)}" for each in others)
         said = f"you may {verbs}, but not {verb} them"
     else:
         said = f"you may not {verb} {thing}"
     options = ""
-    if own is not None and command in _BY_NAMESPACE:
+    if command == auth.CONTENT_ADD or (
+        own is not None and command == auth.CONTENT_READ and DEFAULT_NAMESPACE not in own.namespaces
+    ):
+        options = _option(DEFAULT_NAMESPACE)  # Where files are that people add.
+    elif own is not None and command in _BY_NAMESPACE:
         options = _option(namespace or "NAMESPACE")
     elif namespace or (others and others[0].namespaces):
         options = _option(namespace or others[0].namespaces[0])
-    return f"{said}; ask an operator: ipfs-cluster-node token delegate {did} {command}{options}"
+    asked = f"ipfs-cluster-node token delegate {did} {command}{options}"
+    return f"{said}; {instead}ask an operator: {asked}"
 
 
-_BY_NAMESPACE: Final = frozenset({auth.TASK_CANCEL, auth.TASK_READ, auth.TASK_SUBMIT})
+_BY_NAMESPACE: Final = frozenset(
+    {
+        auth.CONTENT_KEEP,
+        auth.CONTENT_READ,
+        auth.CONTENT_REMOVE,
+        auth.TASK_CANCEL,
+        auth.TASK_READ,
+        auth.TASK_SUBMIT,
+    }
+)
 """Commands on what is in a namespace."""
 
 

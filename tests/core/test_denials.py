@@ -68,6 +68,58 @@ def link(*policy: Any) -> Delegation:
             f"you may read tasks and submit tasks in b, but not cancel them{ASK}/task/cancel",
         ),
         (auth.BACKUP_CREATE, None, [], "", f"you may not make backups{ASK}/admin/backup"),
+        # A submission says its namespace; it may have been meant for another.
+        (
+            *(auth.TASK_SUBMIT, Held(auth.TASK_SUBMIT, (TEAM, "team-a")), [], "default"),
+            (
+                "you may submit tasks in team-a/* and team-a only, and this call is in default; "
+                f"add --namespace team-a, or{ASK[1:]}/task/submit --where namespace=default"
+            ),
+        ),
+        (
+            *(auth.TASK_SUBMIT, Held(auth.TASK_SUBMIT, (TEAM,)), [], "team-b"),
+            (
+                "you may submit tasks in team-a/* only, and this call is in team-b"
+                f"{ASK}/task/submit --where namespace=team-b"
+            ),
+        ),
+        (
+            *(auth.TASK_SUBMIT, Held(auth.TASK_SUBMIT, ("b",), limited=True), [], "b"),
+            (
+                "you may submit tasks in b within the conditions of your delegation only"
+                f"{ASK}/task/submit --where namespace=b"
+            ),
+        ),
+        # What people add is in `default`.
+        (
+            *(auth.CONTENT_READ, Held(auth.CONTENT_READ, ("team-a",)), [], ""),
+            f"you may read files in team-a only{ASK}/content/read --where namespace=default",
+        ),
+        (
+            *(auth.CONTENT_READ, Held(auth.CONTENT_READ, ("team-a", "default")), [], ""),
+            (
+                "you may read files in team-a and default only"
+                f"{ASK}/content/read --where namespace=NAMESPACE"
+            ),
+        ),
+        (
+            *(auth.CONTENT_ADD, None, [Held(auth.CONTENT_READ, ("team-a",))], ""),
+            (
+                "you may read files in team-a, but not add them"
+                f"{ASK}/content/add --where namespace=default"
+            ),
+        ),
+        (
+            *(auth.CONTENT_ADD, Held(auth.CONTENT_ADD, ("team-a",)), [], ""),
+            f"you may add files in team-a only{ASK}/content/add --where namespace=default",
+        ),
+        (
+            *(auth.CONTENT_REMOVE, None, [Held(auth.CONTENT_READ, ("team-a",))], ""),
+            (
+                "you may read files in team-a, but not remove them"
+                f"{ASK}/content/remove --where namespace=team-a"
+            ),
+        ),
     ],
 )
 def test_a_denial_says_what_one_may_and_what_to_ask_for(
