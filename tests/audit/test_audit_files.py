@@ -10,7 +10,13 @@ import pytest
 
 from ipfs_cluster_node.adapters.audit import files
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
-from ipfs_cluster_node.core.audit import AuditObjectKind, AuditQuery, AuditRecord, Outcome
+from ipfs_cluster_node.core.audit import (
+    FIELD_CHARS_MAX,
+    AuditObjectKind,
+    AuditQuery,
+    AuditRecord,
+    Outcome,
+)
 from tests.support.virtual_time import loop_clock
 
 
@@ -64,7 +70,7 @@ def test_a_record_keeps_who_called_what_it_was_about_and_what_was_asked(tmp_path
     kept, found = read(path)
     assert found == given._replace(sequence=1)
     assert [name for name, _ in kept.arguments] == [f"a{n}" for n in range(8)]
-    assert {len(value) for _, value in kept.arguments} == {files.FIELD_CHARS_MAX}
+    assert {len(value) for _, value in kept.arguments} == {FIELD_CHARS_MAX}
     assert (kept.object_kind, kept.object_id) == (None, "")
 
 
@@ -134,7 +140,7 @@ def test_what_a_caller_sends_makes_no_line_of_its_own(tmp_path: Path, hostile: s
     assert data.count(b"\n") == 1
     assert all(32 <= byte < 127 for byte in data[:-1])
     assert len(data) < 10_000
-    assert json.loads(data)["request_id"] == hostile[: files.FIELD_CHARS_MAX]
+    assert json.loads(data)["request_id"] == hostile[:FIELD_CHARS_MAX]
     assert len(read(path)) == 1
 
 
