@@ -129,8 +129,11 @@ def recover_alone(
             "term": str(stored.entry_term),
             "removed_node_ids": [node_id for _, node_id in removed],
         },
-        f"{survivor.node_id} is the only master; start it with: "
-        + command_line("serve", "--home", home.path),
+        [
+            f"{survivor.node_id} is the only master; start it with: "
+            + command_line("serve", "--home", home.path),
+            _deletion_paused(home),
+        ],
         as_json=as_json,
     )
 
@@ -256,9 +259,17 @@ def recover_cluster(
     for master in made.removed:
         say(f"removed for good: {master.name} ({master.node_id})")
     say(f"start it with: {command_line('serve', '--home', home.path)}")
+    say(_deletion_paused(home))
     say(f"start other nodes with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT")
     say("for an operator, within an hour:")
     _show_token(made.operator_token, made.enrolment_endpoints)
+
+
+def _deletion_paused(home: Home) -> str:
+    return (
+        "it deletes no block of files: add again what you need and its log does not name, then "
+        f"remove {home.deletion_paused}"
+    )
 
 
 def _show_token(token: str, enrolment_endpoints: Any) -> None:

@@ -133,6 +133,8 @@ class Survivor:
         """
         if self.needs_passphrase:
             self._open_by(passphrase)
+        # Before the new log is in place: it may not name files whose only copies are here.
+        self._home.pause_deletion()
         if not self.is_alone:
             for other in self.others:
                 apply_alone(self.state, RemoveNode(node_id=other.node_id), clock=self._clock)

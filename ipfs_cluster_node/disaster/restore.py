@@ -116,6 +116,7 @@ def restore_cluster(
     token = _put_token(state, Role.CLIENT, grant=OPERATOR_GRANT, clock=clock)
     with home.making():
         home.create()
+        home.pause_deletion()  # The backup may not name files whose only copies are put here.
         write_private(home.seal_key, seal_key.pem())
         write_keys(
             home, identity, Credentials(tls.ca_pem, certificate, key.key_pem, authority.epoch)

@@ -118,6 +118,12 @@ class NodeHealth:
                 f"since the start {repaired} damaged or lost blocks were fetched again from other "
                 f"masters; check the disk of {self._common.home.content}"
             )
+        paused_by = self._common.home.deletion_paused_by()
+        if paused_by is not None:
+            detail += (
+                "; no block is deleted here after a recovery: add again the files that you need, "
+                f"then remove {paused_by}"
+            )
         return pb.HealthCheck(name="content", ok=True, degraded=bool(damaged), detail=detail)
 
     def _log_check(self, replica: Replica) -> pb.HealthCheck:

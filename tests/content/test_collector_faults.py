@@ -4,14 +4,18 @@ import asyncio
 import errno
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from ipfs_cluster_node.adapters.content import blockstore, files
+from ipfs_cluster_node.cluster.content import collector as collecting
 from ipfs_cluster_node.config.files import open_regular
+from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
 from ipfs_cluster_node.core.unixfs import FileBuilder
+from ipfs_cluster_node.node.health import NodeHealth
 from tests.content.test_collector import FIRST, SHARING, Here, settled
 from tests.support.content import build, fill
 from tests.support.virtual_time import virtual_time
@@ -86,3 +90,48 @@ async def test_a_removal_that_can_not_read_deletes_no_block_of_another_file(
         if opening.count < at:
             break
     assert at > 10
+
+
+@virtual_time
+async def test_after_a_recovery_nothing_is_deleted_until_the_operator_allows_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An older log may not name files whose only copies are here."""
+    home = Home(tmp_path)
+    home.pause_deletion()
+    here = Here(home.content)
+    here.contents.collector._paused_by = home.deletion_paused_by
+    removed = await here.add(SHARING)
+    fill(here.store, build(FIRST)[1])
+    stored = here.blocks()
+    assert await here.remove(removed) is None
+    await asyncio.sleep(collecting.SWEEP_SECONDS + SETTLED_SECONDS)
+    assert here.blocks() == stored
+    assert str(home.deletion_paused) in [getattr(each, "path", "") for each in caplog.records]
+    home.deletion_paused.unlink()
+    await settled()
+    assert here.blocks() == set()
+    await here.stop()
+
+
+def test_the_health_names_the_file_that_keeps_blocks(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    health = cast("Any", NodeHealth.__new__(NodeHealth))
+    health._common = SimpleNamespace(home=home)
+    health._store = SimpleNamespace(damaged_count=0, repaired_count=0)
+    home.pause_deletion()
+    assert str(home.deletion_paused) in health._content_check().detail
+    home.deletion_paused.unlink()
+    assert health._content_check().detail == "no block is known to be damaged"
+
+
+def test_a_file_that_may_be_there_keeps_blocks(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert home.deletion_paused_by() is None
+    home.state.mkdir()
+    home.deletion_paused.symlink_to("nowhere")
+    assert home.deletion_paused_by() == home.deletion_paused
+    home.deletion_paused.unlink()
+    home.state.rmdir()
+    home.state.write_text("no directory")
+    assert home.deletion_paused_by() == home.deletion_paused

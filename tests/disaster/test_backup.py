@@ -17,7 +17,7 @@ from ipfs_cluster_node.cluster.backups import CHUNK_BYTES_MAX, Backups, chunks
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
-from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.home import DELETION_PAUSED_NAME, Home
 from ipfs_cluster_node.config.output_file import output_file
 from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.commands import ProposeConfig, RegisterNode, SubmitTasks
@@ -100,6 +100,7 @@ async def test_a_backup_is_what_was_there_when_it_began(master: Master, tmp_path
     restored = Home(tmp_path / "restored")
     settings = NodeSection(name="second", role="master")
     restore_cluster(restored, settings, backup=path, passphrase=PASSPHRASE)
+    assert restored.deletion_paused_by() == restored.state / DELETION_PAUSED_NAME
     replica = Replica(
         directory=restored.raft,
         machine=(machine := ReplicatedStateMachine()),

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.adapters.clock import Clock
@@ -54,8 +55,13 @@ class Collector:
         store: BlockStore,
         repair: Callable[[Cid], None],
         clock: Clock,
+        paused_by: Callable[[], Path | None] = lambda: None,
     ) -> None:
-        """Collect in `store`; `repair` begins to fetch a missing block of a file held here."""
+        """Collect in `store`; `repair` begins to fetch a missing block of a file held here.
+
+        While `paused_by` names a file nothing is deleted.
+        """
+        self._paused_by = paused_by
         self._consensus, self._store, self._repair = consensus, store, repair
         self._clock = clock
         self._settled_at = 0.0
@@ -138,6 +144,8 @@ class Collector:
 
     def _current_as_of(self) -> float | None:
         """The time as of which the state here is current; None while nothing may be deleted."""
+        if self._paused_by() is not None:
+            return None
         replica = self._consensus.replica
         if replica is None or self._consensus.known_state() is None or replica.failed is not None:
             return None
@@ -185,6 +193,15 @@ class Collector:
 
     async def _sweep(self) -> None:
         """Look at every block, a bounded number at a time."""
+        paused_by = self._paused_by()
+        if paused_by is not None:
+            log.warning(
+                "unneeded blocks not deleted after a recovery: add again what you need, then "
+                "remove this file",
+                extra={"path": str(paused_by)},
+            )
+            self._sweep_soon()
+            return
         candidates: set[Cid] = set()
         for directory in await asyncio.to_thread(self._store.directories):
             candidates |= await asyncio.to_thread(set, self._store.stored_in(directory))

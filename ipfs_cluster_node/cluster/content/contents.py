@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -113,6 +114,7 @@ class Contents:
         channel_to: ChannelTo,
         clock: Clock,
         room_of: Callable[[NodeId], int | None] = lambda _node: None,
+        deletion_paused_by: Callable[[], Path | None] = lambda: None,
     ) -> None:
         """Serve a store; `room_of` a node is the room it last reported, None if it has not."""
         self._clock = clock
@@ -124,7 +126,11 @@ class Contents:
         self._fetching: dict[Cid, asyncio.Task[None]] = {}
         self._repairs = Repairs(store, self._sources, clock=clock)
         self.collector = Collector(
-            consensus=consensus, store=store, repair=self._repairs.begin, clock=clock
+            consensus=consensus,
+            store=store,
+            repair=self._repairs.begin,
+            clock=clock,
+            paused_by=deletion_paused_by,
         )
 
     async def add_content(
