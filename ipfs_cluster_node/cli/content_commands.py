@@ -101,27 +101,28 @@ def get_content(
     The bytes are hashed again here, so a wrong answer from any node is detected.
     """
 
-    async def receive(client: Any) -> int:
+    async def receive(client: Any) -> tuple[str, int]:
         async with saying_why_it_waits(client):
             return await copy(client)
 
-    async def copy(client: Any) -> int:
+    async def copy(client: Any) -> tuple[str, int]:
         from ipfs_cluster_node.client.verified import verified
 
         done = 0
-        with progress_bar("get", await _size(client, cid)) as on_progress:
-            async for data in verified(cid, client.get_content(cid)):
+        whole: str = await client.lookups.cid(cid)
+        with progress_bar("get", await _size(client, whole)) as on_progress:
+            async for data in verified(whole, client.get_content(whole)):
                 await write_aside(out, data)
                 done += len(data)
                 on_progress(done)
-        return done
+        return whole, done
 
     target = output if output is not None else Path()
     if target.is_dir() and not is_standard_output(target):
         target = target / _file_name(profile, cid)
     force = force or confirms_overwriting(target)
     with user_file(target, force=force) as out:
-        size_bytes = run_client(profile, receive)
+        cid, size_bytes = run_client(profile, receive)
     if not is_standard_output(target):
         document = {"cid": cid, "size_bytes": str(size_bytes), "path": str(target)}
         print_done(document, str(target), as_json)

@@ -153,7 +153,8 @@ class LazyGroup(Group):
 def main(ctx: click.Context, profile: str | None) -> None:
     """A node of a cluster for tasks and content-addressed files, and its client.
 
-    Wherever an id is taken, so are a unique name and the beginning of an id.
+    Wherever an id is taken, so is its beginning, and a unique name of a node or client. Files have
+    no names, only CIDs.
 
     Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 no leader reached, 4 denied,
     5 not found, 6 the task failed, 7 timed out, 8 the node was removed, 130 interrupted.

@@ -238,8 +238,16 @@ def whole_node_id(text: Any) -> NodeId | None:
 
 async def _whole(kind: IdKind, text: str, ask: Callable[[str], Awaitable[list[str]]]) -> str:
     """The whole id for a beginning; `ask` lists the ids that begin with a prefix, or more."""
-    prefixes = kind.prefixes(text) if isinstance(text, str) else ()
+    if not isinstance(text, str):
+        return text
+    prefixes = kind.prefixes(text)
     if not prefixes:
+        if needed := kind.chars_needed(text):
+            raise ClusterError(
+                Reason.INVALID_ARGUMENT,
+                f"{text!r} is too short for the beginning of a {kind.what}'s id: give at least "
+                f"{needed} characters, as `{kind.listed_by}` shows",
+            )
         return text
     found = [each for prefix in prefixes for each in await _listed(kind, text, ask(prefix))]
     return chosen(kind, text, map(Named, found)).id

@@ -46,6 +46,16 @@ class IdKind:
             return ()
         return tuple(start + text for start in self.starts)
 
+    def chars_needed(self, text: str) -> int:
+        """The least length of a beginning, if `text` is a shorter one; else 0."""
+        start = next((s for s in self.starts if s and text.startswith(s)), "")
+        rest = text[len(start) :]
+        begins_start = bool(text) and any(s.startswith(text) for s in self.starts)
+        if begins_start and not start:
+            return min(len(s) for s in self.starts if s.startswith(text)) + PREFIX_CHARS_MIN
+        short = len(rest) < PREFIX_CHARS_MIN and re.fullmatch(self.chars + "*", rest) is not None
+        return len(start) + PREFIX_CHARS_MIN if text and short else 0
+
     def _is_part(self, rest: str) -> bool:
         if not PREFIX_CHARS_MIN <= len(rest) < self.whole_chars:
             return False

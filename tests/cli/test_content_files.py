@@ -20,6 +20,13 @@ DATA = b"data"
 CID = str(cid_of(RAW, DATA))
 
 class Client:
+    @property
+    def lookups(self):
+        return self
+
+    async def cid(self, text):
+        return CID if text == CID[:12] else text
+
     async def stat_content(self, cid):
         return SimpleNamespace(name="table.csv", cid=CID, size_bytes=4)
 
@@ -31,7 +38,7 @@ class Client:
         return SimpleNamespace(cid=f"{name}:{file.read().decode()}", size_bytes=4, holders=())
 
 content_commands.run_client = lambda _profile, operation: asyncio.run(operation(Client()))
-main([CID if word == "CID" else word for word in sys.argv[1:]])
+main([{"CID": CID, "BEGINNING": CID[:12]}.get(word, word) for word in sys.argv[1:]])
 """
 
 
@@ -45,6 +52,11 @@ def run(directory: Path, *words: str, given: bytes = b"") -> subprocess.Complete
 def test_standard_input_is_added(tmp_path: Path) -> None:
     assert run(tmp_path, "add", "-", given=b"bytes").stdout == b":bytes\n"
     assert run(tmp_path, "add", "-", "--name", "n", given=b"bytes").stdout == b"n:bytes\n"
+
+
+def test_a_file_is_read_by_the_beginning_of_its_cid(tmp_path: Path) -> None:
+    assert run(tmp_path, "get", "BEGINNING", "-o", "-").stdout == b"data"
+    assert run(tmp_path, "get", "BEGINNING").stdout == b"table.csv\n"
 
 
 def test_a_file_is_written_under_its_name_and_overwrites_nothing_without_a_terminal(

@@ -119,6 +119,9 @@ class Slow(Cluster):
     async def task_ids(self, texts: Any) -> list[str]:
         return list(texts)
 
+    async def cid(self, text: str) -> str:
+        return text
+
     async def add_content(self, _path: Path, **_: Any) -> Any:
         await asyncio.sleep(30)
         return SimpleNamespace(cid="bafy", size_bytes=1, holders=())

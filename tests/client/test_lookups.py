@@ -136,6 +136,18 @@ async def test_without_its_constant_start_a_cid_is_looked_up_under_each() -> Non
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(("text", "needed"), [("3bd", 4), ("bafkreid5", 11)])
+async def test_what_is_too_short_is_refused_without_a_call(text: str, needed: int) -> None:
+    connection = Answering()
+    client = _client(connection)
+    operation = client.get_task if needed == 4 else client.stat_content
+    with pytest.raises(ClusterError, match=f"give at least {needed} characters") as refused:
+        await operation(text)
+    assert refused.value.reason is Reason.INVALID_ARGUMENT
+    assert not connection.asked
+
+
+@pytest.mark.asyncio
 async def test_an_input_is_looked_up_too() -> None:
     connection = Answering()
     client = _client(connection)

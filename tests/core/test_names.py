@@ -56,6 +56,27 @@ def test_a_whole_id_and_other_text_are_no_beginnings(text: str) -> None:
     assert names.TASK.prefixes(text) == ()
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "needed"),
+    [
+        (names.TASK, "3bd", 4),
+        (names.TASK, "3bd0", 0),
+        (names.TASK, "xyz", 0),
+        (names.TASK, "", 0),
+        (names.CONTENT, "bafkreid5", 11),
+        (names.CONTENT, "bafkrei", 11),
+        (names.CONTENT, "baf", 11),
+        (names.CONTENT, "d5", 4),
+        (names.CONTENT, "bafkreid5aa", 0),
+        (names.CONTENT, "d5!", 0),
+    ],
+)
+def test_a_beginning_that_is_too_short_is_told_its_least_length(
+    kind: names.IdKind, text: str, needed: int
+) -> None:
+    assert kind.chars_needed(text) == needed
+
+
 @pytest.mark.parametrize("kind", [names.CONTENT, names.DELEGATION, names.NODE])
 def test_a_whole_id_is_never_a_beginning(kind: names.IdKind) -> None:
     wholes = [*NODES, *(str(cid_of(codec, b"x")) for codec in (RAW, DAG_PB, DAG_CBOR))]
