@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -32,7 +32,11 @@ from ipfs_cluster_node.cli.output import (
 from ipfs_cluster_node.cli.waiting import saying_why_it_waits
 from ipfs_cluster_node.config.output_file import is_standard_output
 from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
 from ipfs_cluster_node.core.names import CONTENT
+
+GONE_MINUTES: Final = 2 * int(SETTLED_SECONDS) // 60
+"""From the removal of a file until masters that run have deleted its blocks: see docs/content.md."""
 
 
 @click.group(cls=Group)
@@ -210,7 +214,8 @@ def keep_content(profile: str | None, cid: str, *, as_json: bool) -> None:
 def remove_content(profile: str | None, cid: str, *, as_json: bool) -> None:
     """Remove a file; refused while a task that has not ended needs it.
 
-    Masters delete its blocks, except those that another file has too.
+    Masters delete its blocks, except those that another file has too, within 20 minutes; those
+    that do not run, after they return. Until then it may still be read by its CID.
     """
 
     async def remove(client: Any) -> tuple[str, Any]:
@@ -222,7 +227,8 @@ def remove_content(profile: str | None, cid: str, *, as_json: bool) -> None:
 
 
 def _said_of_removal(cid: str, removed: Any) -> Iterator[str]:
-    yield f"{cid} is removed ({removed.size_bytes} bytes)"
+    yield f"{cid} is removed ({removed.size_bytes} bytes): the cluster no longer names it"
+    yield f"its blocks go within {GONE_MINUTES} minutes, until then it may be read by its CID"
     if removed.freed_bytes is None:
         yield "freed later, by the master that answered"
     else:

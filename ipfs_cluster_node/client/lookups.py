@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from ipfs_cluster_node.core import names
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
@@ -236,10 +236,10 @@ def whole_node_id(text: Any) -> NodeId | None:
         return None
 
 
-async def _whole(kind: IdKind, text: str, ask: Callable[[str], Awaitable[list[str]]]) -> str:
+async def _whole(kind: IdKind, text: Any, ask: Callable[[str], Awaitable[list[str]]]) -> str:
     """The whole id for a beginning; `ask` lists the ids that begin with a prefix, or more."""
     if not isinstance(text, str):
-        return text
+        return cast("str", text)
     prefixes = kind.prefixes(text)
     if not prefixes:
         if needed := kind.chars_needed(text):

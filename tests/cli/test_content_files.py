@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from ipfs_cluster_node.cli import content_commands
 from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
+from ipfs_cluster_node.core.views import RemovedContent
 
 DATA = b"data"
 CID = str(cid_of(RAW, DATA))
@@ -32,6 +33,9 @@ class Client:
 
     async def get_content(self, cid):
         yield DATA
+
+    async def remove_content(self, cid):
+        return RemovedContent(size_bytes=4, freed_bytes=4)
 
     async def add_file(self, file, *, name, on_progress):
         file.seek(0)
@@ -57,6 +61,13 @@ def test_standard_input_is_added(tmp_path: Path) -> None:
 def test_a_file_is_read_by_the_beginning_of_its_cid(tmp_path: Path) -> None:
     assert run(tmp_path, "get", "BEGINNING", "-o", "-").stdout == b"data"
     assert run(tmp_path, "get", "BEGINNING").stdout == b"table.csv\n"
+
+
+def test_what_is_removed_may_still_be_read_for_a_while(tmp_path: Path) -> None:
+    said = run(tmp_path, "rm", "CID").stdout
+    assert b"the cluster no longer names it" in said
+    assert b"within 20 minutes, until then it may be read by its CID" in said
+    assert b"within 20 minutes" in run(tmp_path, "rm", "--help").stdout
 
 
 def test_a_file_is_written_under_its_name_and_overwrites_nothing_without_a_terminal(

@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
     ("method", "stream"),
     [
         ("WatchTasks", lambda client: client.watch_tasks(["t"], timeout=HOUR)),
-        ("GetContent", lambda client: client.get_content("c", timeout=HOUR)),
+        ("GetContent", lambda client: client.get_content("bafy!", timeout=HOUR)),
     ],
 )
 async def test_a_stream_ends_with_an_error_that_is_no_refusal(

@@ -72,7 +72,7 @@ def test_the_command_line_answers_bad_input_with_a_sentence_and_a_status(
         (("content", "add", "/proc/self/mem"), 2, "check the path"),
         (("content", "get", ABSENT), 5, "held by none of the nodes asked"),
         (("content", "get", ABSENT, "-o", "/proc/x"), 2, "check the path"),
-        (("content", "stat", ABSENT), 5, "was never added"),
+        (("content", "stat", ABSENT), 5, "removed, or never added"),
         (("task", "submit", "echo", "--payload", str(large)), 2, "at most"),
         (("task", "submit", "echo", "--input", "x"), 2, "NAME=CID"),
         (("task", "submit", "echo", "--input", "x=y"), 2, "CID"),

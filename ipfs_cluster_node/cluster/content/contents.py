@@ -357,7 +357,8 @@ class Contents:
         if content is None:
             raise ClusterError(
                 Reason.CONTENT_NOT_FOUND,
-                f"{cid} was never added; add it with `content add`",
+                f"the cluster names no file {cid}: it was removed, or never added; `content ls` "
+                "lists the files",
             )
         return content
 
