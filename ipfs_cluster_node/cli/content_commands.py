@@ -36,7 +36,7 @@ from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
 from ipfs_cluster_node.core.names import CONTENT
 
 GONE_MINUTES: Final = 2 * int(SETTLED_SECONDS) // 60
-"""From the removal of a file until masters that run have deleted its blocks: see docs/content.md."""
+"""From a removal until masters that run have deleted the blocks: see docs/content.md."""
 
 
 @click.group(cls=Group)

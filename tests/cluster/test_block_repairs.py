@@ -71,6 +71,14 @@ def here(tmp_path: Path) -> Here:
     return made
 
 
+def test_a_file_that_is_not_named_may_have_been_removed(here: Here) -> None:
+    here._consensus.read_state = here._consensus.state  # type: ignore[method-assign]
+    assert here.stat_content(str(ROOT)).holders == ("this", "other")
+    with pytest.raises(ClusterError, match="it was removed, or never added") as caught:
+        here.stat_content(str(LEAVES[0]))
+    assert caught.value.reason is Reason.CONTENT_NOT_FOUND
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize("cid", [LEAVES[5], INNER[0], ROOT])
 async def test_a_read_goes_on_with_the_next_holder_and_repairs_the_block(
