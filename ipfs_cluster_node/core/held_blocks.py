@@ -20,6 +20,8 @@ SETTLED_SECONDS: Final = 2 * NAMED_SECONDS_MAX
 """After which a copy that the log does not name never will be, by that upload."""
 MERGED_SECONDS: Final = 60.0
 """Lingering holds that end within this time are merged: there may be thousands of small files."""
+LINGERING_MAX: Final = 64
+"""Lingering holds; beyond it the two oldest are merged, and both held as long as the second."""
 BLOCKS_HELD_MAX: Final = 262_144
 """64 GiB of leaves, some 30 MB of memory. A hold of more holds every block of the node."""
 
@@ -39,10 +41,11 @@ class Hold:
         self._bound()
 
     def merge(self, other: "Hold") -> None:
-        """Hold what another one held, as long."""
+        """Hold what another one held, as long as the one that ended last."""
         self.digests |= other.digests
         self.all |= other.all
-        self.lingers_from = other.lingers_from
+        ends = [each for each in (self.lingers_from, other.lingers_from) if each is not None]
+        self.lingers_from = max(ends, default=None)
         self._bound()
 
     def _bound(self) -> None:
@@ -79,6 +82,9 @@ class HeldBlocks:
             self._lingering[-1][1].merge(hold)
         else:
             self._lingering.append((ended, hold))
+            # Where no round runs, none is dropped: they would grow without bound.
+            if len(self._lingering) > LINGERING_MAX:
+                self._lingering[0][1].merge(self._lingering.pop(1)[1])
 
     def begin_round(self, current_as_of: float) -> None:
         """Begin to collect by a state that has all that was committed until then, in seconds."""

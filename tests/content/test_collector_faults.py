@@ -13,10 +13,11 @@ from ipfs_cluster_node.adapters.content import blockstore, files
 from ipfs_cluster_node.cluster.content import collector as collecting
 from ipfs_cluster_node.config.files import open_regular
 from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core import held_blocks
 from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
 from ipfs_cluster_node.core.unixfs import FileBuilder
 from ipfs_cluster_node.node.health import NodeHealth
-from tests.content.test_collector import FIRST, SHARING, Here, settled
+from tests.content.test_collector import FIRST, SHARING, Here, Master, settled
 from tests.support.content import build, fill
 from tests.support.virtual_time import virtual_time
 
@@ -135,3 +136,77 @@ def test_a_file_that_may_be_there_keeps_blocks(tmp_path: Path) -> None:
     home.state.rmdir()
     home.state.write_text("no directory")
     assert home.deletion_paused_by() == home.deletion_paused
+
+
+@virtual_time
+async def test_a_leader_heard_before_a_round_makes_no_state_current_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that stood still may find an old message waiting, and take it for a new one."""
+    time = asyncio.get_running_loop().time
+    here = Here(tmp_path)
+    heard_at = time()
+    monkeypatch.setattr(Master, "age_ms", property(lambda _: round(1000 * (time() - heard_at))))
+    here.master.leads_for_sure = False
+    await asyncio.sleep(1)
+    fill(here.store, build(FIRST)[1])
+    heard_at = time()
+    await here.contents.collector._sweep()
+    assert here.has(str(build(FIRST)[0]))
+    round_again = asyncio.create_task(here.contents.collector._sweep())
+    for _ in range(50):
+        await asyncio.sleep(0.1)
+        heard_at = time()
+    await round_again
+    assert here.blocks() == set()
+    await here.stop()
+
+
+@virtual_time
+async def test_steady_removals_do_not_keep_every_block_from_being_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Here(tmp_path)
+    collector = here.contents.collector
+    await asyncio.sleep(1)
+    fill(here.store, build(FIRST)[1])
+    cid = str(build(SHARING)[0])
+
+    async def another() -> None:
+        await asyncio.sleep(60)
+        collector._removed[cid] = None
+
+    monkeypatch.setattr(collector, "_collect_removed", another)
+    collector._removed[cid] = None
+    collector._wake.set()
+    await asyncio.sleep(collecting.SWEEP_SECONDS)
+    assert here.blocks() == set()
+    await here.stop()
+
+
+def test_holds_that_linger_while_nothing_is_collected_are_bounded_in_number() -> None:
+    """They are merged, and so held longer, never shorter."""
+    held = held_blocks.HeldBlocks()
+    cids = list(build(FIRST)[1])
+    for number in range(3 * held_blocks.LINGERING_MAX):
+        hold = held.begin()
+        hold.add(cids[number % len(cids)])
+        hold.lingers_from = 100.0 * number
+        held.end(hold)
+    assert len(held._lingering) == held_blocks.LINGERING_MAX
+    held.begin_round(SETTLED_SECONDS)
+    assert all(map(held.holds, cids))
+    held.begin_round(100.0 * number + SETTLED_SECONDS)
+    assert not any(map(held.holds, cids))
+
+
+def test_a_hold_that_takes_in_an_earlier_one_lasts_no_shorter() -> None:
+    held = held_blocks.HeldBlocks()
+    cid = build(FIRST)[0]
+    for ended in (50.0, 10.0):
+        hold = held.begin()
+        hold.add(cid)
+        hold.lingers_from = ended
+        held.end(hold)
+    held.begin_round(20.0 + SETTLED_SECONDS)
+    assert held.holds(cid)

@@ -141,3 +141,11 @@ def test_how_far_it_came_is_noted_at_the_end_unless_a_write_may_not_have_ended()
     step.write()
     engine.end_step()
     assert engine.last_note() is not None
+
+
+def test_an_old_state_is_no_younger_after_an_outage(alone: Alone) -> None:
+    """A reopened engine has heard no leader: what it lacks, it lacked before too."""
+    alone.moment += 500
+    assert alone.engine.age_seconds == 500
+    alone.reopen()
+    assert alone.engine.age_seconds == 500

@@ -111,3 +111,33 @@ def test_much_that_is_committed_is_applied_in_several_ticks(
         assert host.raft.commit_index == 29
     finally:
         use()
+
+
+def test_a_new_leader_that_has_committed_nothing_makes_no_state_current(
+    host_of: Callable[..., Host],
+) -> None:
+    """It may not know yet what its predecessor committed."""
+    moment = now()
+    use(lambda: moment)
+    try:
+        host = host_of()
+        host.append(B, 1, (1, 0), [(2, 1)], commit=2)
+        host.raft.tick()
+        moment += 10
+        host.append(B, 1, (2, 1), [], commit=2)
+        assert host.raft.age_seconds == 0
+        moment += 10
+        host.append(C, 2, (2, 1), [], commit=1)
+        host.append(C, 2, (2, 1), [(3, 2)], commit=2)
+        host.raft.tick()
+        assert host.raft.age_seconds == 10
+        host.append(C, 2, (3, 2), [], commit=3)
+        host.raft.tick()
+        assert host.raft.age_seconds == 0
+        # One that is behind has what the leader sent before, of its term.
+        moment += 5
+        host.append(C, 2, (3, 2), [(4, 2)], commit=4)
+        host.raft.tick()
+        assert host.raft.age_seconds == 0
+    finally:
+        use()

@@ -30,6 +30,7 @@ from ipfs_cluster_node.adapters.raft.segments import has_journal
 from ipfs_cluster_node.adapters.raft.snapshot import open_snapshot
 from ipfs_cluster_node.adapters.raft.snapshots import Snapshots
 from ipfs_cluster_node.adapters.raft.snapshotting import use_stored_state
+from ipfs_cluster_node.adapters.raft.staleness import Staleness
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
 from ipfs_cluster_node.adapters.raft.step import Step
 from ipfs_cluster_node.adapters.raft.store import stored_voter
@@ -144,6 +145,9 @@ class Engine:
         """Called with whether this node leads now, and the term, on a change; must not raise."""
         if before is not None:
             self.on_leadership = before.on_leadership
+            # No leader was heard since: what was missing still is.
+            self._raft.staleness = before.staleness
+        self.staleness: Staleness = self._raft.staleness
 
     def _check_own_mark(self) -> None:
         claim, noted = self._raft.claim(), self._witness.of(self.voter)

@@ -41,6 +41,11 @@ DELETED_AT_ONCE: Final = 256
 """Blocks deleted by one call of a thread."""
 REPAIRS_MAX: Final = 64
 """Missing nodes that one round has repaired."""
+HEARD_AFTER_SECONDS: Final = 1.0
+"""From the beginning of a round until a leader's message counts: by then old ones are read."""
+HEARD_SECONDS_MAX: Final = 10.0
+"""How long a round waits for one; it is tried again later."""
+LOOK_SECONDS: Final = 0.25
 FREED_SECONDS_MAX: Final = 5.0
 """How long a removal waits for the deletion here."""
 
@@ -116,17 +121,20 @@ class Collector:
         self._settled_at = now + SETTLED_SECONDS if self._store.size_bytes else now
         self._sweep_at = now + SETTLED_SECONDS
         while True:
-            wait = max(0.0, self._sweep_at - self._clock.boottime())
+            wait, due = max(0.0, self._sweep_at - self._clock.boottime()), False
             try:
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
             except TimeoutError:
+                due = True
+            self._wake.clear()
+            if due or self._clock.boottime() >= self._sweep_at:
                 self._sweep_at = self._clock.boottime() + SWEEP_SECONDS
                 await self._logged(self._sweep())
-            else:
-                self._wake.clear()
-                while self._removed:
-                    await self._logged(self._collect_removed())
+            while self._removed and self._clock.boottime() < self._sweep_at:
+                await self._logged(self._collect_removed())
+            if self._removed:
+                self._wake.set()
 
     async def _logged(self, work: Awaitable[None]) -> None:
         try:
@@ -153,6 +161,23 @@ class Collector:
         as_of = now if replica.leads_for_sure else now - replica.age_ms / 1000
         return as_of if as_of >= self._settled_at else None
 
+    async def _confirmed_as_of(self) -> float | None:
+        """The same, as of after this was called, where another node leads.
+
+        What was heard of the leader before is no proof: this process may have stood still, and
+        found old messages waiting.
+        """
+        began = self._clock.boottime()
+        while (as_of := self._current_as_of()) is not None:
+            replica = self._consensus.replica
+            leads = replica is not None and replica.leads_for_sure
+            if leads or as_of >= began + HEARD_AFTER_SECONDS:
+                return as_of
+            if self._clock.boottime() >= began + HEARD_SECONDS_MAX:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        return None
+
     async def _collect_removed(self) -> None:
         roots = list(islice(self._removed, REMOVED_AT_ONCE_MAX))
         for cid in roots:
@@ -169,7 +194,7 @@ class Collector:
                     future.set_result(freed.get(cid))
 
     async def _freed_by(self, roots: Sequence[str]) -> dict[str, int]:
-        as_of = self._current_as_of()
+        as_of = await self._confirmed_as_of()
         if as_of is None:
             self._sweep_soon()
             return {}
@@ -213,7 +238,7 @@ class Collector:
 
     async def _collect(self, candidates: set[Cid]) -> bool:
         """Delete those that no file has; False if that is not known now."""
-        as_of = self._current_as_of()
+        as_of = await self._confirmed_as_of()
         if as_of is not None:
             with self._store.collecting(as_of):
                 if await self._discard_needed(candidates):

@@ -26,7 +26,11 @@ class Follower(SyncObjState):
 
     def _receive_append(self, node: Node, message: Message) -> None:
         self.out.verified_next = None
-        self.staleness.told(message["commit_index"], applied_index=self.applied_index, now=now())
+        announced = message["commit_index"]
+        # Until an entry of its own term is committed, a new leader may not know all that is. One
+        # of its term at or before the announced index is enough: the log here may be behind.
+        if self._journal.term_at(min(announced, self._journal.last_index)) == message["term"]:
+            self.staleness.told(announced, applied_index=self.applied_index, now=now())
         if "prevLogIdx" not in message:
             # A snapshot will follow, and nothing is verified yet (hazard H5). Answer even so: a
             # leader that hears nothing during a long transfer would step down.
@@ -39,7 +43,7 @@ class Follower(SyncObjState):
             self.out._onMessageReceived(node, {**stripped, "commit_index": 0})
             return
         self.out.verified_next = verified + 1
-        commit_index = min(message["commit_index"], verified)
+        commit_index = min(announced, verified)
         self.out._onMessageReceived(node, {**stripped, "commit_index": commit_index})
         self.out.verified_next = None
         # A leader has all that it calls committed on its disk.
