@@ -10,7 +10,7 @@ from ipfs_cluster_node import __version__
 from ipfs_cluster_node.cli.completing import completed_profiles
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.logs import set_up_plain_logging
-from ipfs_cluster_node.cli.output import STALE_KEY, UCAN_KEY, drop_output, say
+from ipfs_cluster_node.cli.output import STALE_KEY, UCAN_KEY, drop_output
 from ipfs_cluster_node.config.profiles import PROFILE_VARIABLE, UCAN_VARIABLE
 from ipfs_cluster_node.core.errors import Exit
 from ipfs_cluster_node.core.printable import printable
@@ -118,7 +118,6 @@ class LazyGroup(Group):
             raise
         except KeyboardInterrupt:
             drop_output()
-            say("Aborted!", err=True)
             ctx.exit(Exit.INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -25,6 +25,9 @@ STALE_KEY: Final = "ipfs_cluster_node.stale"
 UCAN_KEY: Final = "ipfs_cluster_node.ucan"
 """Key in click's `meta`: delegations for the call, a container or a file with one."""
 
+WAITING_KEY: Final = "ipfs_cluster_node.waiting"
+"""Key in click's `meta`: when it was last said why the command waits, by the event loop's clock."""
+
 NOTHING: Final = "\N{EN DASH}"
 """In a table, where there is no value."""
 
@@ -173,7 +176,7 @@ def opener(profile: str | None) -> Callable[[], Any]:
     stale, ucan = bool(meta.get(STALE_KEY)), text_of(meta.get(UCAN_KEY, ""))
 
     def opened() -> Any:
-        patience = Patience(say=hint)
+        patience = Patience(say=hint_of_waiting)
         return Client.from_profile(profile, stale=stale, ucan=ucan, patience=patience)
 
     return opened
@@ -213,6 +216,20 @@ def hint(*lines: str) -> None:
     context = click.get_current_context(silent=True)
     if context is None or not context.params.get("as_json"):
         say(*lines, err=True)
+
+
+def hint_of_waiting(line: str) -> None:
+    """Print why a command waits: one line in `SAY_AGAIN_SECONDS`, whichever of its calls waits."""
+    import asyncio
+
+    from ipfs_cluster_node.client.patience import SAY_AGAIN_SECONDS
+
+    context = click.get_current_context(silent=True)
+    said = {} if context is None else context.meta
+    now = asyncio.get_running_loop().time()
+    if now - said.get(WAITING_KEY, -SAY_AGAIN_SECONDS) >= SAY_AGAIN_SECONDS:
+        said[WAITING_KEY] = now
+        hint(line)
 
 
 def print_result(data: bytes, *, as_text: bool = False) -> None:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from ipfs_cluster_node.cli.output import hint, say, state_line, with_profile
+from ipfs_cluster_node.cli.output import hint, hint_of_waiting, say, state_line, with_profile
 from ipfs_cluster_node.core.errors import ClusterError, Trait
 from ipfs_cluster_node.core.task_details import waiting_words
 
@@ -72,12 +72,19 @@ def naming_the_task(task_id: str) -> Iterator[None]:
 
 @contextmanager
 def saying_what_continues() -> Iterator[list[str]]:
-    """If Ctrl-C ends the block, print the lines that it has put into the list by then."""
+    """If Ctrl-C, a timeout or silence ends the block, print the lines put into the list by then."""
     lines: list[str] = []
     try:
         yield lines
     except KeyboardInterrupt:
         say(*lines, err=True)
+        raise
+    except ClusterError as error:
+        if error.reason.has(Trait.NO_ANSWER):
+            hint(*lines)
+        raise
+    except TimeoutError:
+        hint(*lines)
         raise
 
 
@@ -91,6 +98,11 @@ async def _tell(client: Any, task_ids: Sequence[str]) -> None:
         except ClusterError as error:
             # A lookup that is denied or fails gives no reason.
             reason = error.message if error.reason.has(Trait.RETRYABLE) else ""
+            if error.reason.has(Trait.NO_ANSWER):
+                # The call that waits may have said so already.
+                hint_of_waiting(f"still waiting: {reason.partition(' (')[0]}")
+                told = ""
+                continue
         if reason and (reason != told or loop.time() - told_at >= REPEAT_SECONDS):
             hint(f"still waiting: {reason}")
             told_at = loop.time()

@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.channels import Channels, Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
-from ipfs_cluster_node.client.patience import Patience
+from ipfs_cluster_node.client.patience import Patience, cause_of, is_refused, no_answer_at
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.codec.metadata import CONSISTENCY_KEY, UCAN_KEY
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, most_useful
@@ -161,7 +161,9 @@ class Connection:
                 pause = delay * (0.5 + random.random())  # noqa: S311
                 delay = min(2 * delay, RETRY_DELAY_MAX_SECONDS)
                 tried.clear()
-            if now() + pause >= deadline or self._gives_up(answers, now() - started):
+            if now() + pause >= deadline or self._gives_up(
+                answers, waited=now() - started, now=now()
+            ):
                 # An answer from a master says more than a failure to reach another.
                 last = (target, self._unreachable(error)) if refusal_last is None else refusal_last
                 local_errors = [
@@ -195,19 +197,22 @@ class Connection:
         if self._patience is not None:
             self._patience.answered = True
 
-    def _gives_up(self, answers: Mapping[str, ClusterError], waited: float) -> bool:
+    def _gives_up(self, answers: Mapping[str, ClusterError], *, waited: float, now: float) -> bool:
         known = {address for address, _ in self._targets}
-        return self._patience is not None and self._patience.is_over(answers, known, waited)
+        return self._patience is not None and self._patience.is_over(answers, known, waited, now)
 
     def _unreachable(self, error: ClusterError) -> ClusterError:
         if not error.reason.has(Trait.NO_ANSWER):
             return error
-        asked = ", ".join(dict.fromkeys(address for address, _ in self._targets))
-        return ClusterError(
-            error.reason,
-            f"no master answers at {asked} ({error.message}); check that they run, that the "
-            "certificate belongs to this cluster, and that the clocks are right",
+        asked = no_answer_at({address for address, _ in self._targets})
+        advice = (
+            "start them with `ipfs-cluster-node serve`, or a small cluster with "
+            "`ipfs-cluster-node dev`"
+            if is_refused(error)
+            else "check that they run, that the certificate belongs to this cluster, and that the "
+            "clocks are right"
         )
+        return ClusterError(error.reason, f"{asked} ({cause_of(error)}); {advice}")
 
     async def renew(self, tls: ClientTls) -> None:
         """Present another certificate: the channels in use are replaced once new ones are ready.

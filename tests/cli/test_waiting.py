@@ -7,12 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from ipfs_cluster_node.cli import content_commands, task_commands
 from ipfs_cluster_node.cli.main import main
-from ipfs_cluster_node.cli.waiting import LOOK_SECONDS, REPEAT_SECONDS, saying_why_it_waits
+from ipfs_cluster_node.cli.output import hint_of_waiting
+from ipfs_cluster_node.cli.waiting import (
+    LOOK_SECONDS,
+    REPEAT_SECONDS,
+    continuing,
+    saying_what_continues,
+    saying_why_it_waits,
+)
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
@@ -100,6 +108,55 @@ def test_a_task_that_waits_says_for_which_worker(
     cluster.waiting = TaskWaiting(**change)
     [line] = said_while(cluster, LOOK_SECONDS + 1, capsys, "t")
     assert said in line
+
+
+def test_silence_is_told_once_whichever_call_waits(capsys: Any) -> None:
+    cluster = Cluster()
+    cluster.error = ClusterError(Reason.UNREACHABLE, "no master answers at a:1 (refused); start")
+    with click.Context(click.Command("x")):
+
+        @virtual_time
+        async def run() -> None:
+            async with saying_why_it_waits(cluster, ()):
+                for _ in range(8):
+                    await asyncio.sleep(5)
+                    hint_of_waiting("still waiting: no master answers at a:1")
+
+        run()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["still waiting: no master answers at a:1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ClusterError(Reason.DEADLINE_EXCEEDED, "over"), True),
+        (ClusterError(Reason.UNREACHABLE, "away"), True),
+        (TimeoutError(), True),
+        (KeyboardInterrupt(), True),
+        (ClusterError(Reason.TASK_NOT_FOUND, "gone"), False),
+    ],
+)
+def test_a_wait_that_runs_out_says_how_to_go_on(
+    capsys: Any,
+    error: BaseException,
+    told: bool,  # noqa: FBT001
+) -> None:
+    with pytest.raises(type(error)), saying_what_continues() as lines:
+        lines[:] = continuing(None, "t1")
+        raise error
+    said = capsys.readouterr().err
+    assert ("task cancel t1" in said and "task get t1" in said) is told
+
+
+def test_ctrl_c_says_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_client(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(task_commands, "run_client", run_client)
+    done = CliRunner().invoke(main, ["task", "watch", "t"])
+    assert done.exit_code == 130
+    assert done.output == ""
 
 
 def test_a_task_that_runs_says_nothing(capsys: Any) -> None:

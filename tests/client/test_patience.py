@@ -64,7 +64,42 @@ async def test_a_person_is_told_what_is_waited_for(reason: Reason) -> None:
     waited = await call(connection(Patience(say=lines.append)), reason, timeout=70)
     assert waited > 68
     assert len(lines) == 1 + int(68 // SAY_AGAIN_SECONDS)
-    assert all(line.startswith("still waiting: 127.0.0.1:") for line in lines)
+    silent = reason is Reason.DEADLINE_EXCEEDED
+    said = f"no master answers at {', '.join(ADDRESSES)}" if silent else "127.0.0.1:"
+    assert all(line.startswith(f"still waiting: {said}") for line in lines)
+
+
+@virtual_time
+async def test_many_short_calls_say_it_as_rarely_as_one() -> None:
+    lines: list[str] = []
+    patience = Patience(say=lines.append)
+    patience.answered = True
+    opened = connection(patience)
+    began = asyncio.get_running_loop().time()
+    for _ in range(10):
+        await call(opened, Reason.UNREACHABLE, timeout=5)
+    waited = asyncio.get_running_loop().time() - began
+    assert waited < 2 * SAY_AGAIN_SECONDS
+    assert len(lines) == 2
+
+
+@virtual_time
+@pytest.mark.parametrize("refused", [True, False])
+async def test_where_nothing_listens_it_says_how_to_start_a_master(
+    refused: bool,  # noqa: FBT001
+) -> None:
+    raw = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+    raw += "connect: Connection refused (111)" if refused else "handshake failed"
+
+    async def fails(_channel: grpc.aio.Channel, _seconds: float) -> None:
+        raise ClusterError(Reason.UNREACHABLE, raw)
+
+    with pytest.raises(ClusterError) as caught:
+        await connection(None).following(fails, timeout=5)
+    said = caught.value.message
+    assert said.startswith(f"no master answers at {', '.join(ADDRESSES)} (")
+    assert ("(connection refused)" in said and "serve" in said) is refused
+    assert ("certificate" in said and "ipv4" in said) is not refused
 
 
 @virtual_time
