@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from ipfs_cluster_node.cluster.content import passing_on
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from tests.support.content import content, stream
+from ipfs_cluster_node.core.held_blocks import NAMED_SECONDS_MAX
+from tests.content.test_collector import HERE, THERE, Here
+from tests.support.content import build, content, stream
+from tests.support.virtual_time import virtual_time
 
 DATA = content(3 * 2**20)
 
@@ -71,3 +75,39 @@ async def test_what_is_wrong_with_the_upload_is_told_as_it_is(
     with pytest.raises(ClusterError) as caught:
         await Far(monkeypatch).pass_on(wrong())
     assert caught.value.reason is Reason.PAYLOAD_TOO_LARGE
+
+
+@virtual_time
+@pytest.mark.parametrize("apart_s", [NAMED_SECONDS_MAX - 10, NAMED_SECONDS_MAX + 10])
+async def test_what_one_took_long_after_the_other_is_not_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, apart_s: float
+) -> None:
+    """The first keeps it for a while only: named later, the file may be on one master, or none."""
+    far, here, time = Far(monkeypatch), Here(tmp_path), asyncio.get_running_loop().time
+    take = far._take
+
+    async def taken(end: int, requests: AsyncIterator[Any]) -> None:
+        await take(end, requests)
+        await asyncio.sleep(end * apart_s)
+
+    monkeypatch.setattr(passing_on, "send_all", taken)
+    monkeypatch.setattr(here.contents, "_instead_of_here", lambda _size: (HERE, THERE))
+    monkeypatch.setattr(here.contents, "_channel_to", lambda _node: far)
+    proposed_at: list[float] = []
+
+    async def stuck(_body: Any) -> None:
+        proposed_at.append(time())
+        await asyncio.sleep(10 * NAMED_SECONDS_MAX)
+
+    here.master.before_commit = stuck
+    began = time()
+    with pytest.raises(ClusterError) as caught:
+        await here.add(DATA)
+    if apart_s > NAMED_SECONDS_MAX:
+        assert caught.value.reason is Reason.HOLDERS_MISSING
+        assert proposed_at == []
+    else:
+        assert caught.value.reason is Reason.UNKNOWN_OUTCOME
+        assert time() == pytest.approx(began + NAMED_SECONDS_MAX)
+    assert here.master.state().contents.get(str(build(DATA)[0])) is None
+    await here.stop()

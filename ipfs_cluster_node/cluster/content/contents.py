@@ -148,11 +148,18 @@ class Contents:
         `goes_with`, and is then deleted with it.
         """
         self._consensus.check_leads()
+        taken_at: list[float] = []
+        """When each of the others ended its copy, where the file is passed on."""
         with self.store.hold() as hold:
             others = self._instead_of_here(size_bytes)
             if others:
                 channels = [c for c in map(self._channel_to, others) if c is not None]
-                added = await pass_on(chunks, channels, seconds_max=COPY_SECONDS_MAX)
+                added = await pass_on(
+                    chunks,
+                    channels,
+                    seconds_max=COPY_SECONDS_MAX,
+                    on_taken=lambda: taken_at.append(self._clock.boottime()),
+                )
             else:
                 added = await add(chunks, self.store, hold)
             if size_bytes is not None and added.size_bytes != size_bytes:
@@ -168,7 +175,8 @@ class Contents:
                 name=name,
                 goes_with=goes_with,
             )
-            await self._name(body, caller, hold)
+            copied_at = min(taken_at, default=self._clock.boottime())
+            await self._name(body, caller, hold, copied_at=copied_at)
         state = self._consensus.state()
         content = state.contents.get(body.cid)
         if content is None:
@@ -177,10 +185,22 @@ class Contents:
             )
         return replace(content, holders=state.contents.holders_of(content))
 
-    async def _name(self, body: AddContent, caller: Did, hold: Hold) -> None:
-        """Commit that a file has holders, soon after they have it: they keep it for a while."""
+    async def _name(self, body: AddContent, caller: Did, hold: Hold, *, copied_at: float) -> None:
+        """Commit that a file has holders, soon after the first has it: it keeps it for a while.
+
+        Raises:
+            ClusterError: HOLDERS_MISSING, if it is too late for that; nothing is proposed then.
+        """
+        left = NAMED_SECONDS_MAX - (self._clock.boottime() - copied_at)
+        if left <= 0:
+            raise ClusterError(
+                Reason.HOLDERS_MISSING,
+                "one master took the file long after the other, which may not keep it any longer; "
+                "send it again",
+                retry_after=RETRY_AFTER,
+            )
         try:
-            async with asyncio.timeout(NAMED_SECONDS_MAX):
+            async with asyncio.timeout(left):
                 await self._consensus.propose(body, caller=caller)
         except BaseException as error:
             hold.lingers_from = self._clock.boottime()  # It may be committed yet.

@@ -1,9 +1,9 @@
 """Passes a file that this master has no room for on to other masters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -22,9 +22,15 @@ _Blocks = asyncio.Queue[Block | None]
 
 
 async def pass_on(
-    chunks: AsyncIterator[bytes], channels: Iterable[grpc.aio.Channel], *, seconds_max: float
+    chunks: AsyncIterator[bytes],
+    channels: Iterable[grpc.aio.Channel],
+    *,
+    seconds_max: float,
+    on_taken: Callable[[], None] = lambda: None,
 ) -> AddReport:
     """Store a file on the nodes of all channels; durable there when this returns.
+
+    `on_taken` is called as each has it: from then on it keeps the file for a while only.
 
     Raises:
         ClusterError: HOLDERS_MISSING, if one of them did not take it; what `chunks` raises.
@@ -38,7 +44,7 @@ async def pass_on(
                 queue = _Blocks(BLOCKS_WAITING_MAX)
                 queues.append(queue)
                 call = BlockServiceStub(channel).PutBlocks(timeout=seconds_max)
-                group.create_task(send_all(call, _requests(queue)), name="pass-on")
+                group.create_task(_send(call, queue, on_taken), name="pass-on")
             try:
                 async for data in chunks:
                     for block in await asyncio.to_thread(builder.feed, data):
@@ -56,6 +62,11 @@ async def pass_on(
             raise
         raise sender_error or _not_taken(refusals) from failed
     return AddReport(root, size_bytes)
+
+
+async def _send(call: Any, queue: _Blocks, on_taken: Callable[[], None]) -> None:
+    await send_all(call, _requests(queue))
+    on_taken()
 
 
 async def _put(queues: Iterable[_Blocks], block: Block | None) -> None:
