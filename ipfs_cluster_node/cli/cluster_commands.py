@@ -27,6 +27,7 @@ from ipfs_cluster_node.cli.output import (
     Parsed,
     capturing,
     client_command,
+    counted,
     print_done,
     print_json,
     print_table,
@@ -78,7 +79,7 @@ def status(profile: str | None, *, as_json: bool) -> None:
         f"leader   {named(answer.leader_node_id) or 'none'}, term {answer.term}",
         f"nodes    {answer.alive_node_count} of {answer.node_count} alive",
         f"tasks    {tasks or 'none'}",
-        f"content  {answer.content_count} files{_stored_of_all(answer)}",
+        f"content  {counted(answer.content_count, 'file')}{_stored_of_all(answer)}",
     )
     print_view(answer, said, as_json)
 
@@ -87,8 +88,8 @@ def _stored_of_all(answer: Any) -> str:
     if answer.content_bytes is None:
         return ""
     nodes = f"{answer.content_node_count} of {answer.node_count} nodes"
-    age = f"said at most {-(-answer.content_age_ms // 1000)} s ago"
-    return f"; {bytes_text(answer.content_bytes)} stored by {nodes}, {age}"
+    age = f"in the last {-(-answer.content_age_ms // 1000)} s"
+    return f"; {bytes_text(answer.content_bytes)} stored, as {nodes} reported {age}"
 
 
 def _stored(node: Any) -> str:

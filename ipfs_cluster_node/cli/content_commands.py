@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from ipfs_cluster_node.cli.ids import Shown, node_names, shown_ids, wide_option
 from ipfs_cluster_node.cli.output import (
     capturing,
     client_command,
+    hint,
     print_done,
     print_view,
     print_views,
@@ -71,8 +72,12 @@ def add_content(profile: str | None, path: Path, *, name: str | None, as_json: b
     async def add(client: Any) -> Any:
         async with saying_why_it_waits(client):
             if file is None:
-                return await client.add_content(path, name=name, on_progress=on_progress)
-            return await client.add_file(file, name=name or "", on_progress=on_progress)
+                done = await client.add_content(path, name=name, on_progress=on_progress)
+            else:
+                done = await client.add_file(file, name=name or "", on_progress=on_progress)
+        if name:
+            await _say_other_name(client, done.cid, name)
+        return done
 
     with standard_input() if str(path) == "-" else nullcontext() as file:
         size = path.stat().st_size if file is None else os.fstat(file.fileno()).st_size
@@ -84,6 +89,15 @@ def add_content(profile: str | None, path: Path, *, name: str | None, as_json: b
         "holders": list(added.holders),
     }
     print_done(document, added.cid, as_json)
+
+
+async def _say_other_name(client: Any, cid: str, name: str) -> None:
+    """Say that the same bytes are there already under another name."""
+    with suppress(ClusterError):  # Perhaps not allowed; the file is added all the same.
+        found = await client.stat_content(cid)
+        if found.name != name:
+            under = f"under the name {found.name}" if found.name else "without a name"
+            hint(f"these bytes were there already {under}, which stays")
 
 
 @content.command("get")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ipfs_cluster_node.cli.output import counted
 from ipfs_cluster_node.config.files import make_private_directory, read_regular, write_private
 from ipfs_cluster_node.config.home import Home, check_unused
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -38,8 +39,8 @@ class KeptCluster:
         if (masters or here[0], here[1] if workers is None else workers) != here:
             raise ClusterError(
                 Reason.INVALID_ARGUMENT,
-                f"{directory} has {here[0]} masters and {here[1]} workers; leave out --masters and "
-                "--workers, or name another --directory",
+                f"{directory} has {counted(here[0], 'master')} and {counted(here[1], 'worker')}; "
+                "leave out --masters and --workers, or name another --directory",
             )
 
     def check_ports(self) -> None:

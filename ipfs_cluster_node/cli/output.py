@@ -218,6 +218,11 @@ def hint(*lines: str) -> None:
         say(*lines, err=True)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: `1 file`, `2 files`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def hint_of_waiting(line: str) -> None:
     """Print why a command waits: one line in `SAY_AGAIN_SECONDS`, whichever of its calls waits."""
     import asyncio

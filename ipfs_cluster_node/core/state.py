@@ -28,7 +28,7 @@ from ipfs_cluster_node.core.file_needs import FileNeeds
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.kept_files import KeptFiles, with_its_file
 from ipfs_cluster_node.core.members import MemberTable
-from ipfs_cluster_node.core.model import AttemptId, Content, Liveness, Role, Task
+from ipfs_cluster_node.core.model import AttemptId, Content, Liveness, Role, Task, TaskState
 from ipfs_cluster_node.core.requests import RequestRecord, RequestTable
 from ipfs_cluster_node.core.settings import ClusterConfig, ConfigChangedError
 from ipfs_cluster_node.core.state_data import StateData
@@ -317,8 +317,9 @@ class ClusterState:
                 Reason.TASK_NOT_FOUND, f"there is no task {body.task_id}; list the tasks"
             )
         if task.state.is_terminal:
+            ended = "was" if task.state is TaskState.CANCELLED else "has"
             return Rejected(
-                Reason.TASK_FINISHED, f"the task has {task.state} already; get its result"
+                Reason.TASK_FINISHED, f"the task {ended} already {task.state}; see `task get`"
             )
         self._revoke_attempt_of(task)
         self.tasks.cancel(body.task_id, command.at_ms)

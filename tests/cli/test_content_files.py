@@ -58,6 +58,13 @@ def test_standard_input_is_added(tmp_path: Path) -> None:
     assert run(tmp_path, "add", "-", "--name", "n", given=b"bytes").stdout == b"n:bytes\n"
 
 
+def test_bytes_that_are_there_already_keep_their_name(tmp_path: Path) -> None:
+    said = b"these bytes were there already under the name table.csv, which stays\n"
+    assert run(tmp_path, "add", "-", "--name", "n", given=b"bytes").stderr == said
+    assert run(tmp_path, "add", "-", "--name", "table.csv", given=b"bytes").stderr == b""
+    assert run(tmp_path, "add", "-", given=b"bytes").stderr == b""
+
+
 def test_a_file_is_read_by_the_beginning_of_its_cid(tmp_path: Path) -> None:
     assert run(tmp_path, "get", "BEGINNING", "-o", "-").stdout == b"data"
     assert run(tmp_path, "get", "BEGINNING").stdout == b"table.csv\n"

@@ -138,7 +138,7 @@ def test_what_nodes_store_is_shown_with_its_age_or_not_at_all(
             ClusterStatus(
                 node_count=3, content_bytes=2048, content_node_count=2, content_age_ms=1400
             ),
-            "content  0 files; 2.0 KiB stored by 2 of 3 nodes, said at most 2 s ago\n",
+            "content  0 files; 2.0 KiB stored, as 2 of 3 nodes reported in the last 2 s\n",
         ),
     ],
 )

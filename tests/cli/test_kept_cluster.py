@@ -55,7 +55,7 @@ def test_other_numbers_of_nodes_are_refused(
         keep(directory, "dev", PORTS)
     done = CliRunner().invoke(main, ["dev", "--directory", str(directory), *given])
     assert reason in done.output
-    assert "1 masters and 1 workers" in done.output
+    assert "1 master and 1 worker;" in done.output
     KeptCluster("dev", PORTS).check_counts(directory, 1, None)
 
 

@@ -22,6 +22,13 @@ def test_a_repeat_gets_the_first_answer_and_other_content_is_refused(world: Worl
     assert other.reason is Reason.REQUEST_ID_REUSED
 
 
+def test_a_second_cancellation_is_refused_in_plain_words(world: World) -> None:
+    world.submit("t")
+    world.do(c.CancelTask(task_id=TaskId("t")))
+    again = world.do(c.CancelTask(task_id=TaskId("t")))
+    assert again == Rejected(Reason.TASK_FINISHED, "the task was already cancelled; see `task get`")
+
+
 def test_answers_and_ended_tasks_are_forgotten_after_their_time(world: World) -> None:
     world.submit("t", request_id="r")
     world.assign()
