@@ -83,8 +83,8 @@ def _words(line: str) -> list[str]:
     words: list[str] = []
     try:
         for word in lexer:
-            if set(word) <= set("|&;<>()"):
-                break
+            if set(word) <= set("|&;<>()") or word.startswith("["):
+                break  # In brackets is what may be left out, or a reason.
             words.append(word)
     except ValueError:
         return []
