@@ -179,6 +179,7 @@ def list_nodes(profile: str | None, *, wide: bool, as_json: bool) -> None:
             NOTHING if only_connects_out(each, nodes) else " ".join(each.endpoints),
             " ".join(each.task_types),
         ),
+        dropped=() if wide else ("task types", "endpoints", "stored", "running"),
     )
 
 

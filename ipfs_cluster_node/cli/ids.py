@@ -17,7 +17,7 @@ ASK_TIMEOUT: Final = timedelta(seconds=3)
 
 Shown = Callable[[str], str]
 
-wide_option = click.option("--wide", is_flag=True, help="Show whole ids in the table.")
+wide_option = click.option("--wide", is_flag=True, help="Show whole ids and all columns.")
 
 
 def shown_ids(kind: IdKind, ids: Iterable[str], *, wide: bool) -> Shown:

@@ -28,6 +28,11 @@ UCAN_KEY: Final = "ipfs_cluster_node.ucan"
 WAITING_KEY: Final = "ipfs_cluster_node.waiting"
 """Key in click's `meta`: when it was last said why the command waits, by the event loop's clock."""
 
+FAILURE: Final = "failure"
+"""The column that is printed beneath a table that is too wide."""
+BORDER_CELLS: Final = 3
+"""Of each column of a table: its right line, and a space on both sides."""
+
 NOTHING: Final = "\N{EN DASH}"
 """In a table, where there is no value."""
 
@@ -270,16 +275,26 @@ def print_views(
     title: str,
     columns: Sequence[str],
     row: Callable[[Any], Sequence[Any]],
+    dropped: Sequence[str] = (),
 ) -> None:
     """Print what the client listed, as JSON or as a table with a row for each."""
     if as_json:
         print_json([json_document(each) for each in views])
     else:
-        print_table(title, columns, map(row, views))
+        print_table(title, columns, map(row, views), dropped)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows as a table, its title above it; tab-separated if the output is no terminal."""
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    dropped: Sequence[str] = (),
+) -> None:
+    """Print rows as a table, its title above it; tab-separated if the output is no terminal.
+
+    Of a terminal that is too narrow, the columns `dropped` are left out, in this order, as far as
+    that is needed; what they say of failures follows the table, line by line.
+    """
     if not sys.stdout.isatty():
         for row in chain((columns,), rows):
             click.echo("\t".join(map(cell_text, row)))
@@ -293,12 +308,29 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         return Text(cell_text(given))
 
     say(title)
+    console = Console()
+    texts = [[*map(text, row)] for row in rows]
+    heads = [*map(text, columns)]
+    wide = [max(each.cell_len for each in column) for column in zip(heads, *texts, strict=True)]
+    left_out: set[int] = set()
+    for name in dropped:
+        if (
+            1 + sum(w + BORDER_CELLS for at, w in enumerate(wide) if at not in left_out)
+            > console.width
+        ):
+            left_out.add(columns.index(name))
+    shown = [at for at in range(len(columns)) if at not in left_out]
     table = Table()
-    for column in columns:
-        table.add_column(text(column), overflow="fold")
-    for row in rows:
-        table.add_row(*map(text, row))
-    Console().print(table)
+    for at in shown:
+        table.add_column(heads[at], overflow="fold")
+    for row in texts:
+        table.add_row(*(row[at] for at in shown))
+    console.print(table)
+    failures = [at for at in left_out if columns[at] == FAILURE]
+    say(*(f"{row[0]} failed: {row[at]}" for at in failures for row in texts if row[at]))
+    hidden = [columns[at] for at in sorted(left_out) if at not in failures]
+    if hidden:
+        say(f"left out: {', '.join(hidden)}; --wide shows all", err=True)
 
 
 def cell_text(value: Any) -> str:

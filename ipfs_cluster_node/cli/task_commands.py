@@ -180,7 +180,7 @@ def list_tasks(
     as_json: bool,
 ) -> None:
     """List tasks, the newest first."""
-    from ipfs_cluster_node.cli.task_text import LIST_COLUMNS, list_row
+    from ipfs_cluster_node.cli.task_text import LIST_COLUMNS, LIST_DROPPED, list_row
 
     found = run_client(
         profile,
@@ -201,6 +201,7 @@ def list_tasks(
         "Tasks",
         LIST_COLUMNS,
         lambda each: (shown(each.task_id), *list_row(each, now_ms, names=names)),
+        dropped=() if wide else LIST_DROPPED,
     )
 
 

@@ -16,6 +16,8 @@ ATTEMPT_COLUMNS: Final = ("attempt", "node", "assigned", "ran", "ended")
 LIST_COLUMNS: Final = (
     *("task", "type", "namespace", "state", "age", "took", "by", "node", "failure"),
 )
+LIST_DROPPED: Final = ("failure", "namespace", "took", "by", "node")
+"""What a narrow terminal does not show, the first first."""
 
 
 def lines_of(task: ListedTask, now_ms: int) -> Iterator[tuple[str, str]]:
