@@ -110,7 +110,7 @@ async def test_bad_requests_are_refused_with_a_reason_and_the_field(client: Clie
         (("no_such_type",), {}, Reason.TASK_TYPE_UNKNOWN, "no_such_type"),
         (("",), {}, Reason.INVALID_ARGUMENT, "spec.task_type"),
         (("echo", bytes(1024 * 1024 + 1)), {}, Reason.PAYLOAD_TOO_LARGE, "payload"),
-        (("echo",), {"inputs": [("input", "nonsense")]}, Reason.MALFORMED_CID, "nonsense"),
+        (("echo",), {"inputs": [("input", "nonsense")]}, Reason.CONTENT_NOT_FOUND, "nonsense"),
         (("echo",), {"attempt_timeout": timedelta(days=9)}, Reason.INVALID_ARGUMENT, "timeout"),
     ):
         with pytest.raises(ClusterError) as caught:
