@@ -65,7 +65,8 @@ def test_the_command_line_answers_bad_input_with_a_sentence_and_a_status(
     large.write_bytes(bytes(1024 * 1024 + 1))
     for arguments, status, words in (
         (("task", "get", "nope"), 5, "no task nope"),
-        (("content", "get", "nonsense"), 2, "is not a CID"),
+        (("content", "get", "non-sense"), 2, "is not a CID"),
+        (("content", "get", "nonsense"), 5, "no file 'nonsense'"),
         (("content", "add", str(tmp_path / "absent")), 2, "does not exist"),
         (("content", "add", str(tmp_path)), 2, "is a directory"),
         (("content", "add", "/dev/null"), 2, "not a regular file"),
