@@ -14,6 +14,7 @@ from ipfs_cluster_node.codec.members import (
     node_id_of,
     role_of,
     serial_of,
+    ttl_of,
 )
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.tasks import cid_text, task_id_of
@@ -120,6 +121,7 @@ def create_join_token(
     """Admit a new member."""
     ttl_s = auth.TOKEN_TTL_S_DEFAULT
     if request.HasField("ttl"):
+        ttl_of(request.ttl)  # Raises if no duration can have it.
         ttl_s = request.ttl.seconds + (1 if request.ttl.nanos > 0 else 0)
     role = role_of(request.role)
     grant = grant_of(request.grant, role)

@@ -4,7 +4,10 @@ A function named `…_of` checks a field of a request; it raises INVALID_ARGUMEN
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
 
 from ipfs_cluster_node.codec.enums import GRANT, LIVENESS, ROLE
 from ipfs_cluster_node.codec.tasks import duration_of_ms, name_of, timestamp_of_ms
@@ -121,6 +124,14 @@ def grant_of(number: int, role: Role, field: str = "grant") -> str:
             raise invalid_field(field, "for clients only: what a node may, its role says")
         return ""
     return GRANT.word(number, field) if number else GRANT_DEFAULT
+
+
+def ttl_of(ttl: Duration, field: str = "ttl") -> timedelta:
+    """Read a lifetime; raises INVALID_ARGUMENT for one that no duration can have."""
+    try:
+        return ttl.ToTimedelta()
+    except (ValueError, OverflowError) as error:
+        raise invalid_field(field, "out of the range of durations") from error
 
 
 def grant_namespace_of(text: str, grant: str, field: str = "namespace") -> str:

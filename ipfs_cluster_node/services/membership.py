@@ -18,6 +18,7 @@ from ipfs_cluster_node.codec.members import (
     node_id_of,
     node_to_proto,
     role_of,
+    ttl_of,
 )
 from ipfs_cluster_node.codec.pages import PAGE_DIGITS_MAX, bad_page_token, page_of
 from ipfs_cluster_node.codec.tasks import duration_of_ms, name_of, request_id_of, timestamp_of_ms
@@ -115,7 +116,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         grant = grant_of(request.grant, role)
         minted = await self._members.create_join_token(
             role=role,
-            ttl=request.ttl.ToTimedelta() if request.HasField("ttl") else None,
+            ttl=ttl_of(request.ttl) if request.HasField("ttl") else None,
             uses_max=request.uses_max if request.HasField("uses_max") else 1,
             addresses=endpoints_of(request.addresses, "addresses"),
             grant=grant,

@@ -40,7 +40,7 @@ def cluster(cases: Path) -> Iterator[LocalCluster]:
     """A cluster whose workers load the handlers of the cases."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(cases))
-        patch.setenv("IPFS_CLUSTER_NODE_TASKS_HANDLER_MODULES", "case_handlers")
+        patch.setenv("IPFS_CLUSTER_NODE_TASKS_HANDLERS", "case_handlers")
         patch.setenv("IPFS_CLUSTER_NODE_TASKS_SLOTS", "1")
         with for_module(cluster_of(1, 1)) as local:
             yield local
