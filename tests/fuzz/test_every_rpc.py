@@ -48,6 +48,8 @@ ENROLMENT = 6
 ENROLMENT_PATHS = {path for path in RULES_BY_METHOD if "EnrolmentService" in path}
 OF_STRANGERS = {"RemoveNode", "RevokeCertificate"}
 """Never with the ids of the cluster that is tested: a good call would end it."""
+OF_CLIENTS = {"LeaveCluster"}
+"""Not by nodes: the one that calls is removed."""
 OF_NODES = {"RotateCertificates"}
 """Not by the client, whose own certificate would then have an old root."""
 
@@ -132,6 +134,8 @@ def calls(
         allowed = [ENROLMENT]
     elif method.name in OF_NODES:
         allowed = [channel for channel in channels if channel not in OF_CLIENT]
+    elif method.name in OF_CLIENTS:
+        allowed = [channel for channel in channels if channel in OF_CLIENT]
     count = draw(st.integers(1, STREAM_MESSAGES)) if method.streams_in else 1
     words = TEXTS if method.name in OF_STRANGERS else known
     requests = [draw(messages(method.request, words)) for _ in range(count)]
