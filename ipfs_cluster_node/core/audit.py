@@ -65,14 +65,14 @@ class AuditRecord(NamedTuple):
     outcome: Outcome
     caller_name: str = ""
     """The caller's name in the cluster then; empty if it is not known."""
-    arguments: tuple[tuple[str, str], ...] = ()
-    """The main ones of the request, by name; never a payload or a secret."""
     delegation_cids: tuple[str, ...] = ()
     """The last link of each chain that allowed the call; for a denied one, the token that caused
     the denial, if one did."""
     object_kind: AuditObjectKind | None = None
     object_id: str = ""
     """What the call was about: of several, the first."""
+    arguments: tuple[tuple[str, str], ...] = ()
+    """The main ones of the request, by name; never a payload or a secret."""
     request_id: str = ""
     reason: str = ""
     """If it was not allowed: a name of errors.proto, and the message."""

@@ -22,7 +22,7 @@ ENROLMENT_BURST: Final = 60
 ENROLMENTS_PER_SECOND: Final = 2.0
 """Calls that one address may make for long."""
 NETWORK_BITS: Final = 64
-"""The prefix of an IPv6 address that identifies its owner, who may use every address under it."""
+"""Bits of an IPv6 address that count as its origin: one host may use any address of its /64."""
 
 
 def network_of(peer: str) -> str:

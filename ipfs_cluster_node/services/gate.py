@@ -412,10 +412,10 @@ class Gate(grpc.GenericRpcHandler):
                 rule.command or "",
                 Outcome.DENIED if denied else outcome,
                 "" if caller is None else self._name_of(caller.did),
-                about.arguments,
                 _delegations_of(permissions, error),
                 about.kind,
                 about.name,
+                about.arguments,
                 getattr(asked, "request_id", "")[:FIELD_CHARS_MAX],
                 "" if error is None else f"{error.reason}: {error}"[:FIELD_CHARS_MAX],
             )

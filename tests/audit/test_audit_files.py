@@ -161,3 +161,13 @@ def test_a_disk_that_fails_stops_nobody_and_is_told(
 
     asyncio.run(main())
     assert [each.outcome for each in read(path)] == [Outcome.LOST, Outcome.ALLOWED]
+
+
+def test_what_a_call_asked_is_no_part_of_what_its_caller_s_lines_share() -> None:
+    """Arguments that differ with each call filled the cache, and each line took 5.6 us, not 1.8."""
+    files._beginning.cache_clear()
+    lines = [
+        json.loads(files._line(record(n, arguments=((f"user.{n}", '"\n'),)), n)) for n in range(9)
+    ]
+    assert [line["arguments"] for line in lines] == [{f"user.{n}": '"\n'} for n in range(9)]
+    assert files._beginning.cache_info().misses == 1

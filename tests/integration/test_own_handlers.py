@@ -86,7 +86,7 @@ class Dev:
         ends = time.monotonic() + DEV_SECONDS_MAX
         while not holds():
             assert time.monotonic() < ends, self.errors.read_text()
-            time.sleep(0.2)
+            time.sleep(0.2)  # Between looks at what another process has written.
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

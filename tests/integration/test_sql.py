@@ -222,7 +222,7 @@ def test_ctrl_c_tells_what_goes_on_and_how_to_cancel_it(cli: Any, tmp_path: Path
     ) as process:
         assert process.stderr is not None
         task_id = process.stderr.readline().split()[1]
-        time.sleep(0.5)
+        time.sleep(0.5)  # Until it waits for the result: nothing tells a test when that begins.
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)[1]
     assert process.returncode == Exit.INTERRUPTED

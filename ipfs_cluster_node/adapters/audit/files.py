@@ -291,6 +291,12 @@ def _line(record: AuditRecord, sequence: int) -> str:
     if record.object_kind:
         name = _QUOTE(record.object_id[:FIELD_CHARS_MAX])
         line += f',"object_kind":"{record.object_kind.value}","object_id":{name}'
+    if record.arguments:  # Not cached: those of one call are mostly not those of another.
+        pairs = (
+            f"{_QUOTE(name[:FIELD_CHARS_MAX])}:{_QUOTE(value[:FIELD_CHARS_MAX])}"
+            for name, value in record.arguments[:ARGUMENTS_MAX]
+        )
+        line += f',"arguments":{{{",".join(pairs)}}}'
     if record.request_id:
         line += f',"request_id":{_QUOTE(record.request_id[:FIELD_CHARS_MAX])}'
     if record.reason:
@@ -300,14 +306,8 @@ def _line(record: AuditRecord, sequence: int) -> str:
 
 @lru_cache(maxsize=BEGINNINGS_MAX)
 def _beginning(repeated: tuple[Any, ...]) -> str:
-    *texts, arguments, cids = repeated
+    *texts, cids = repeated
     values: list[Any] = [text[:FIELD_CHARS_MAX] for text in texts]
-    values.append(
-        {
-            name[:FIELD_CHARS_MAX]: value[:FIELD_CHARS_MAX]
-            for name, value in arguments[:ARGUMENTS_MAX]
-        }
-    )
     values.append([cid[:FIELD_CHARS_MAX] for cid in cids[:CIDS_MAX]])
     named = zip(AuditRecord._fields[REPEATED], values, strict=True)
     return json.dumps({name: value for name, value in named if value})[:-1]

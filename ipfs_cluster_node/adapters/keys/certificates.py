@@ -211,7 +211,7 @@ class CertificateAuthority:
         now: datetime,
         lifetime: timedelta = LEAF_LIFETIME,
     ) -> bytes:
-        """Sign a leaf certificate, in PEM, of a holder who has proved possession of its key.
+        """Sign a leaf certificate for a holder with a proof of possession of its key; returns PEM.
 
         Of the request only its key and its libp2p extension are taken. `hosts` are DNS names and
         addresses of a node (see `certified_hosts`), which may serve; a client may only call. The
