@@ -9,6 +9,7 @@ import pytest
 from ipfs_cluster_node.adapters.raft import link as link_module
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.framing import Framer
 from ipfs_cluster_node.adapters.raft.link import Link
 from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.ids import VoterId
@@ -95,3 +96,31 @@ async def test_a_link_names_its_voter_and_its_process_and_claims_once_its_peer_i
         ]
         assert not link.up.is_set()
     assert closed == [True, True]
+
+
+@pytest.mark.asyncio
+async def test_a_link_lasts_however_much_goes_over_it() -> None:
+    """Only what waits counts against the bound of its queue."""
+    link = a_link()
+    link._config = RaftConfig(outbox_bytes_max=1000)
+    sent: list[pb.ExchangeRequest] = []
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def write(request: pb.ExchangeRequest) -> None:
+        sent.append(request)
+
+    call = SimpleNamespace(write=write, read=lambda: over, cancel=lambda: None)
+    sending = asyncio.ensure_future(link._send_until_broken(call, Framer(1)))  # type: ignore[arg-type]
+    await link.up.wait()
+    message = pb.RaftMessage(term=1)
+    message.append_entries.entries.add(index=1, term=1, command=bytes(400))
+    for count in range(1, 21):
+        link.send(message)
+        async with asyncio.timeout(5):
+            while len(sent) < count:
+                await asyncio.sleep(0)
+    assert not sending.done()
+    for _ in range(3):
+        link.send(message)  # More than may wait at once.
+    async with asyncio.timeout(5):
+        await sending

@@ -6,8 +6,10 @@ from datetime import timedelta
 import pytest
 
 from ipfs_cluster_node.adapters.raft.clock import now
+from ipfs_cluster_node.adapters.raft.step import Step
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.internal.v1.raft_pb2 import RaftMessage
 from tests.support.memory_replicas import (
     SELDOM,
     MakeCluster,
@@ -237,6 +239,47 @@ async def test_a_handover_does_not_wait_for_the_beat(made: MakeCluster) -> None:
         await until(lambda: ("send", "timeout_now") in leader.trace)
         assert now() - began < 0.1
         await handing_over
+
+
+@virtual_time
+async def test_no_acknowledgement_waits_while_a_leader_hands_over(made: MakeCluster) -> None:
+    """One that is late may tell that the target has the whole log."""
+    async with made() as cluster:
+        leader = await cluster.leader()
+        engine, target = leader.replica.engine, cluster.others(leader)[0].voter
+        engine._raft.is_late = lambda voter, message: True  # type: ignore[method-assign]
+        assert engine.can_wait(target, RaftMessage())
+        engine.transfer_leadership(target)
+        assert not engine.can_wait(target, RaftMessage())
+
+
+@virtual_time
+async def test_a_leader_that_hands_over_does_not_spin_while_proposals_wait(
+    made: MakeCluster,
+) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        target, other = cluster.others(leader)
+        target.write_seconds, other.write_seconds = 0.3, 0.05
+        engine, steps = leader.replica.engine, 0
+        begin_step = engine.begin_step
+
+        def counted() -> Step:
+            nonlocal steps
+            steps += 1
+            assert steps < 200
+            return begin_step()
+
+        engine.begin_step = counted  # type: ignore[method-assign]
+        proposing = [asyncio.ensure_future(leader.replica.propose(b"%d" % n)) for n in range(2)]
+        await until(lambda: engine.proposals.under_way)
+        proposing.append(asyncio.ensure_future(leader.replica.propose(b"2")))
+        handing_over = asyncio.ensure_future(leader.replica.transfer_leadership(target.voter))
+        await asyncio.sleep(0.2)
+        assert engine.proposals.waits
+        assert not handing_over.done()
+        await asyncio.gather(handing_over, *proposing, return_exceptions=True)
+        assert steps < 200
 
 
 @virtual_time

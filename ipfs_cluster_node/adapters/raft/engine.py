@@ -427,8 +427,11 @@ class Engine:
         if not self._raft.leads:
             return False
         # A voter that is alone gets no answer: the next tick commits what was just synced.
-        alone = len(self.voters) == 1 and self.proposals.under_way
-        return alone or (self.proposals.waits and not self.proposals.under_way)
+        if len(self.voters) == 1 and self.proposals.under_way:
+            return True
+        # While it hands over, it takes no proposal: acknowledgements and the beat drive that.
+        waits = self.proposals.waits and self._transfer is None
+        return waits and not self.proposals.under_way
 
     def disk_hangs(self) -> None:
         """Stop leading, since a write of the log takes longer than a leader may be silent.
