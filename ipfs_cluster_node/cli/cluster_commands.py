@@ -18,6 +18,7 @@ from ipfs_cluster_node.cli.health import (
     found_node,
     health_of,
     health_of_all,
+    reached_at,
     show_health,
     show_health_of_all,
 )
@@ -46,7 +47,6 @@ from ipfs_cluster_node.core.json_values import json_value
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.names import JOINER, NODE, Named, chosen
 from ipfs_cluster_node.core.printable import printable
-from ipfs_cluster_node.core.views import only_connects_out
 
 TOLD_SECONDS_AGO = 3
 """A figure that is as old is shown with its age; nodes tell theirs each second."""
@@ -176,7 +176,7 @@ def list_nodes(profile: str | None, *, wide: bool, as_json: bool) -> None:
             each.liveness,
             f"{each.running_attempt_count}/{each.slot_count}",
             _stored(each),
-            NOTHING if only_connects_out(each, nodes) else " ".join(each.endpoints),
+            " ".join(reached_at(each, nodes)) or NOTHING,
             " ".join(each.task_types),
         ),
         dropped=() if wide else ("task types", "endpoints", "stored", "running"),
@@ -190,7 +190,7 @@ def get_node(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Show what the cluster knows of one node; `node health` asks the node itself."""
     nodes = run_client(profile, lambda client: client.list_nodes())
     found = found_node(nodes, node_id)
-    endpoints = NOTHING if only_connects_out(found, nodes) else " ".join(found.endpoints)
+    endpoints = " ".join(reached_at(found, nodes)) or NOTHING
     said = (
         f"node      {found.node_id}",
         f"name      {found.name}",

@@ -14,7 +14,6 @@ from click.shell_completion import CompletionItem
 
 from ipfs_cluster_node.config.profiles import profile_names
 from ipfs_cluster_node.core.ids import NAME_PATTERN
-from ipfs_cluster_node.core.model import TaskState
 
 COMPLETE_SECONDS_MAX: Final = 1.0
 """For connecting and for all calls of one completion together."""
@@ -97,7 +96,7 @@ async def _members(client: Any, begun: str) -> list[Item]:
     return [*await _nodes(client, begun), *clients]
 
 
-async def _tasks(client: Any, begun: str, states: Iterable[TaskState] = ()) -> list[Item]:
+async def _tasks(client: Any, begun: str, states: Iterable[Any] = ()) -> list[Item]:
     tasks = await client.list_tasks(states=states, task_id_prefix=begun, limit=COMPLETED_MAX)
     return [
         CompletionItem(task.task_id, help=f"{task.spec.task_type}, {task.status.state}")
@@ -106,6 +105,8 @@ async def _tasks(client: Any, begun: str, states: Iterable[TaskState] = ()) -> l
 
 
 async def _tasks_that_go_on(client: Any, begun: str) -> list[Item]:
+    from ipfs_cluster_node.core.model import TaskState  # `--help` needs none.
+
     return await _tasks(client, begun, [state for state in TaskState if not state.is_terminal])
 
 

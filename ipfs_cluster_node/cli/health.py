@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ipfs_cluster_node.cli.ids import shown_ids
 from ipfs_cluster_node.cli.output import (
@@ -16,7 +16,9 @@ from ipfs_cluster_node.cli.output import (
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.names import NODE, Named, chosen
-from ipfs_cluster_node.core.views import ListedNode, only_connects_out
+
+if TYPE_CHECKING:
+    from ipfs_cluster_node.core.views import ListedNode
 
 ASKED_AT_ONCE_MAX: Final = 16
 """Nodes that one client asks for their health at the same time."""
@@ -25,7 +27,7 @@ ASK_TIME_MAX: Final = timedelta(seconds=5)
 OUTWARD: Final = "only connects out: ask on its machine"
 
 
-def found_node(nodes: Sequence[ListedNode], text: str) -> ListedNode:
+def found_node(nodes: Sequence["ListedNode"], text: str) -> "ListedNode":
     """A node by its name, its id or the beginning of it; raises as `chosen`."""
     named = chosen(NODE, text, [Named(each.node_id, each.name) for each in nodes])
     return next(each for each in nodes if each.node_id == named.id)
@@ -39,9 +41,17 @@ async def health_of(client: Any, node_id: str) -> Any:
     """
     nodes = await client.list_nodes()
     found = found_node(nodes, node_id)
-    if not found.endpoints or only_connects_out(found, nodes):
+    endpoints = reached_at(found, nodes)
+    if not endpoints:
         raise ClusterError(Reason.UNREACHABLE, f"{Named(found.node_id, found.name)} {OUTWARD}")
-    return await client.get_health(found.endpoints[0], found.node_id, timeout=ASK_TIME_MAX)
+    return await client.get_health(endpoints[0], found.node_id, timeout=ASK_TIME_MAX)
+
+
+def reached_at(node: Any, nodes: Sequence[Any]) -> Sequence[str]:
+    """Where others reach a node; nowhere if it only connects out."""
+    from ipfs_cluster_node.core.views import only_connects_out  # `--help` needs none.
+
+    return () if only_connects_out(node, nodes) else node.endpoints
 
 
 def show_health(answer: Any, *, as_json: bool) -> None:
@@ -76,12 +86,13 @@ async def health_of_all(client: Any) -> Sequence[tuple[Any, Any]]:
     free = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
 
     async def ask(node: Any) -> Any:
-        if not node.endpoints or only_connects_out(node, nodes):
+        endpoints = reached_at(node, nodes)
+        if not endpoints:
             return None
         failed: ClusterError | None = None
-        limit = ASK_TIME_MAX / len(node.endpoints)
+        limit = ASK_TIME_MAX / len(endpoints)
         async with free:
-            for address in node.endpoints:
+            for address in endpoints:
                 try:
                     return await client.get_health(address, node.node_id, timeout=limit)
                 except ClusterError as error:

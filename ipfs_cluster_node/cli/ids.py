@@ -4,13 +4,15 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.names import NODE, IdKind, Named
-from ipfs_cluster_node.core.views import ListedNode
+
+if TYPE_CHECKING:
+    from ipfs_cluster_node.core.views import ListedNode
 
 ASK_TIMEOUT: Final = timedelta(seconds=3)
 """For names that only make a table more readable."""
@@ -42,7 +44,7 @@ async def shown_nodes(client: Any, *, wide: bool) -> Shown:
     return nodes_shown(await _nodes(client), wide=wide)
 
 
-def nodes_shown(nodes: Sequence[ListedNode], *, wide: bool) -> Shown:
+def nodes_shown(nodes: Sequence["ListedNode"], *, wide: bool) -> Shown:
     """How a table shows nodes: by name on a terminal, by whole id with `wide` or in a pipe.
 
     A node whose name another has too, or that is not known (any more), is shown by a short id.
@@ -59,7 +61,7 @@ def nodes_shown(nodes: Sequence[ListedNode], *, wide: bool) -> Shown:
     return shown
 
 
-async def _nodes(client: Any) -> list[ListedNode]:
+async def _nodes(client: Any) -> list["ListedNode"]:
     try:
         return await client.list_nodes(timeout=ASK_TIMEOUT)  # type: ignore[no-any-return]
     except ClusterError:

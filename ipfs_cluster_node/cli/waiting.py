@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from ipfs_cluster_node.cli.output import hint, hint_of_waiting, say, state_line, with_profile
 from ipfs_cluster_node.core.errors import ClusterError, Trait
-from ipfs_cluster_node.core.task_details import waiting_words
 
 LOOK_SECONDS: Final = 5.0
 """Delay before the first check of the reason, and between checks."""
@@ -111,6 +110,8 @@ async def _tell(client: Any, task_ids: Sequence[str]) -> None:
 
 async def _why(client: Any, task_ids: Sequence[str]) -> str:
     """What the block is waiting for, as far as known; empty if all goes well."""
+    from ipfs_cluster_node.core.task_details import waiting_words  # `--help` needs none.
+
     status = await client.get_cluster_status(timeout=ASK_TIMEOUT)
     if not status.leader_node_id:
         return "no master leads; a majority of the masters must run"

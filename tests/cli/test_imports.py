@@ -9,7 +9,11 @@ import pytest
 from ipfs_cluster_node import cli
 
 MODULES = sorted(m.name for m in pkgutil.iter_modules(cli.__path__) if m.name.endswith("_commands"))
-HEAVY = ("grpc", "google.protobuf", "pyarrow", "duckdb", "cryptography", "ipfs_cluster_node.codec")
+HEAVY = (
+    *("grpc", "google.protobuf", "pyarrow", "duckdb", "cryptography"),
+    *("ipfs_cluster_node.codec", "ipfs_cluster_node.core.views", "ipfs_cluster_node.core.commands"),
+)
+"""The last two define a hundred dataclasses."""
 
 
 @pytest.mark.parametrize("module", ["main", *MODULES])
