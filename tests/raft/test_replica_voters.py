@@ -244,13 +244,17 @@ async def test_a_handover_does_not_wait_for_the_beat(made: MakeCluster) -> None:
 @virtual_time
 async def test_no_acknowledgement_waits_while_a_leader_hands_over(made: MakeCluster) -> None:
     """One that is late may tell that the target has the whole log."""
-    async with made() as cluster:
+    async with made(**SELDOM) as cluster:
         leader = await cluster.leader()
-        engine, target = leader.replica.engine, cluster.others(leader)[0].voter
-        engine._raft.is_late = lambda voter, message: True  # type: ignore[method-assign]
-        assert engine.can_wait(target, RaftMessage())
-        engine.transfer_leadership(target)
-        assert not engine.can_wait(target, RaftMessage())
+        engine, slow = leader.replica.engine, cluster.others(leader)[1]
+        slow.write_seconds = 0.05
+        await leader.replica.propose(b"one")
+        late = RaftMessage(term=engine.term)
+        late.append_result.success = True
+        late.append_result.next_index = engine.commit_index + 1
+        assert engine.can_wait(slow.voter, late)
+        engine.transfer_leadership(slow.voter)
+        assert not engine.can_wait(slow.voter, late)
 
 
 @virtual_time
