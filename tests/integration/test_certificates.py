@@ -300,7 +300,7 @@ async def test_a_revoked_and_a_removed_member_are_refused_at_workers_too(
         await client.revoke_certificate(did=(await client.get_caller()).did)
     assert caught.value.reason is Reason.INVALID_ARGUMENT
     with pytest.raises(ClusterError) as caught:
-        await client.revoke_certificate(serial="abc")
+        await client.revoke_certificate(serial="abcd")
     assert caught.value.reason is Reason.CERTIFICATE_NOT_FOUND
 
 
