@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.worker import sources as sources_module
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
     AttemptSucceeded,
@@ -265,6 +266,64 @@ async def test_code_that_others_may_change_is_refused(tmp_path: Path, write: Wri
     own = write("home/handlers/x.py", "").parent
     own.chmod(0o770)
     assert str(own) in (await refusal(tmp_path, own=own)).message
+
+
+@pytest.mark.parametrize("opened", ["part", "part/deep", "part/deep/seven.py", "beside.py"])
+@pytest.mark.parametrize("linked", [False, True])
+async def test_modules_beside_handlers_that_others_may_change_are_not_imported(
+    tmp_path: Path, write: Write, opened: str, *, linked: bool
+) -> None:
+    lies = "elsewhere" if linked else "home/handlers"
+    write(f"{lies}/part/deep/seven.py", "seven = '7'")
+    write(f"{lies}/beside.py", "from part.deep.seven import seven")
+    own = write("home/handlers/user.py", source("user", "seven", before="from beside import *"))
+    write("home/handlers/apart.py", source("apart"))
+    for name in ["part", "beside.py"] if linked else []:
+        (own.parent / name).symlink_to(tmp_path / lies / name)
+    changed = tmp_path / lies / opened
+    changed.chmod(changed.stat().st_mode | 0o020)
+    async with started(tmp_path, read_sources([], own.parent)) as pool:
+        assert pool.task_types == INSTALLED | {"apart"}
+        why = {each.what: each.why for each in pool.refused}
+    assert f"chmod go-w '{changed}'" in why[str(own)]
+    assert f"chmod go-w '{changed}'" in (await refusal(tmp_path, own)).message
+    changed.chmod(changed.stat().st_mode & ~0o020)
+    async with started(tmp_path, read_sources([], own.parent)) as pool:
+        assert pool.task_types == INSTALLED | {"apart", "user"}
+        assert await answer(pool, "user") == "7"
+
+
+async def test_bytecode_beside_handlers_that_others_may_change_is_refused(
+    tmp_path: Path, write: Write
+) -> None:
+    path = write("dir/mine.py", source("mine"))
+    compiled = write("dir/__pycache__/beside.cpython-311.pyc", "")
+    compiled.chmod(0o666)
+    assert f"chmod go-w '{compiled}'" in (await refusal(tmp_path, path)).message
+
+
+async def test_more_files_beside_handlers_than_are_checked_are_not_imported(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources_module, "CHECKED_MAX", 3)
+    for name in ("a", "b", "c"):
+        write(f"dir/{name}.py", "")
+    good = write("dir/m.py", source("m"))
+    async with started(tmp_path, read_sources([str(good)])) as pool:
+        assert "m" in pool.task_types
+    write("dir/z.py", "")
+    bad = write("dir/n.py", source("n", before="import z"))
+    assert "a directory of their own" in (await refusal(tmp_path, bad)).message
+
+
+async def test_an_unsafe_module_beside_handlers_takes_no_name_of_an_installed_one(
+    tmp_path: Path, write: Write
+) -> None:
+    path = write("dir/mine.py", source("mine", before="import duckdb, shlex"))
+    for name in ("shlex.py", "duckdb.py"):
+        write(f"dir/{name}", "raise AssertionError").chmod(0o666)
+    async with started(tmp_path, read_sources([str(path)])) as pool:
+        assert "mine" in pool.task_types
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file to another user")

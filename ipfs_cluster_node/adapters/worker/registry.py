@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.abc import ExecutionLoader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -89,7 +89,7 @@ class _Own:
             else:
                 files[name] = file
         # Before other finders, which would read the files again; no name of theirs is taken.
-        sys.meta_path.insert(0, _FileFinder(files))
+        sys.meta_path.insert(0, _FileFinder(files, sources))
         sys.path += [each for each in sources.directories if each not in sys.path]
 
     @property
@@ -140,15 +140,26 @@ class _Own:
 
 
 class _FileFinder(MetaPathFinder, ExecutionLoader):
-    """Imports files with handlers from what was read at the node's start."""
+    """Imports files with handlers from what was read at the node's start.
 
-    def __init__(self, files: Mapping[str, SourceFile]) -> None:
+    Refuses what others could change of the modules that lie beside them.
+    """
+
+    def __init__(self, files: Mapping[str, SourceFile], sources: Sources) -> None:
         self._files = files
+        self._unsafe = {each.what: each.why for each in sources.unsafe}
+        self._directories = sources.directories
 
     def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
         if fullname not in self._files:
+            if fullname in self._unsafe and not self._is_installed(fullname):
+                raise ImportError(self._unsafe[fullname])
             return None
         return importlib.util.spec_from_loader(fullname, self)
+
+    def _is_installed(self, name: str) -> bool:
+        others = [each for each in sys.path if each not in self._directories]
+        return name in sys.stdlib_module_names or PathFinder.find_spec(name, others) is not None
 
     def get_filename(self, fullname: str) -> str:
         return self._files[fullname].path

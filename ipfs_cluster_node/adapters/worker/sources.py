@@ -6,8 +6,9 @@ takes effect with the node's next start, and then for all types at once.
 
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.machinery import all_suffixes
 from importlib.util import decode_source
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,10 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 SUFFIX: Final = ".py"
 FILE_BYTES_MAX: Final = 1024 * 1024
 """Limit of one file with handlers; data belongs beside it."""
+CHECKED_MAX: Final = 10_000
+"""How many files and folders of one directory are checked for modules that handlers may import."""
+BYTECODE: Final = "__pycache__"
+MODULE_SUFFIXES: Final = tuple(all_suffixes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,9 @@ class Sources:
     """Files of that directory that were not read."""
     own_directory: str = ""
     """The home's directory for handlers, absolute; empty if there is none."""
+    unsafe: tuple[Refused, ...] = ()
+    """Modules and packages beside the files, by name, that others could change: an import of one
+    fails."""
 
     @property
     def directories(self) -> tuple[str, ...]:
@@ -75,6 +83,7 @@ class Sources:
             found=tuple(SourceFile(**each) for each in value["found"]),
             refused=tuple(Refused(**each) for each in value["refused"]),
             own_directory=value["own_directory"],
+            unsafe=tuple(Refused(**each) for each in value["unsafe"]),
         )
 
 
@@ -92,7 +101,7 @@ def read_sources(named: Sequence[str], own_directory: Path | None = None) -> Sou
     files = [_read(Path(each)) for each in dict.fromkeys(named) if names_file(each)]
     modules = tuple(each for each in dict.fromkeys(named) if not names_file(each))
     if own_directory is None or not os.path.lexists(own_directory):
-        return Sources(modules=modules, named=tuple(files))
+        return _checked(Sources(modules=modules, named=tuple(files)))
     if own_directory.is_symlink() or not own_directory.is_dir():
         raise _invalid(f"{own_directory} is not a directory; make it one, or remove it")
     _check_writers([own_directory])
@@ -103,13 +112,62 @@ def read_sources(named: Sequence[str], own_directory: Path | None = None) -> Sou
             found.append(_read(path))
         except ClusterError as error:
             refused.append(Refused(str(path), error.message))
-    return Sources(
-        modules=modules,
-        named=tuple(files),
-        found=tuple(found),
-        refused=tuple(refused),
-        own_directory=str(own_directory.resolve()),
+    return _checked(
+        Sources(
+            modules=modules,
+            named=tuple(files),
+            found=tuple(found),
+            refused=tuple(refused),
+            own_directory=str(own_directory.resolve()),
+        )
     )
+
+
+def _checked(sources: Sources) -> Sources:
+    unsafe: dict[str, Refused] = {}
+    for directory in sources.directories:
+        for each in _unsafe_in(Path(directory)):
+            unsafe.setdefault(each.what, each)
+    return replace(sources, unsafe=tuple(unsafe.values()))
+
+
+def _unsafe_in(directory: Path) -> Iterator[Refused]:
+    """Find the modules and packages in a directory that others could change.
+
+    Raises:
+        ClusterError: CONFIG_INVALID, if they could change the bytecode of all modules there.
+    """
+    checked: set[Path] = set()
+    _check_beneath(directory / BYTECODE, checked)
+    for path in sorted(directory.iterdir()):
+        name = path.name.partition(".")[0]
+        if name.isidentifier() and (path.is_dir() or path.name.endswith(MODULE_SUFFIXES)):
+            try:
+                _check_beneath(path, checked)
+            except ClusterError as error:
+                yield Refused(name, error.message)
+
+
+def _check_beneath(path: Path, checked: set[Path]) -> None:
+    """Refuse a file or folder if others may write to it, or to anything beneath it."""
+    try:
+        target = path.resolve(strict=True)
+        if target in checked:
+            return
+        if len(checked) >= CHECKED_MAX:
+            raise _invalid(
+                f"{path} was not checked, since over {CHECKED_MAX} files lie beside the handlers; "
+                "move the handlers and their modules to a directory of their own"
+            )
+        checked.add(target)
+        _check_writers([target.parent, target] if path.is_symlink() else [target])
+        if target.is_dir():
+            for each in sorted(target.iterdir()):
+                _check_beneath(each, checked)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _invalid(f"{path} can't be read ({error.strerror}); correct its mode") from error
 
 
 def _read(path: Path) -> SourceFile:
