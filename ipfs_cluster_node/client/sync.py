@@ -2,15 +2,14 @@
 
 import asyncio
 import atexit
-import inspect
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
 from ipfs_cluster_node.client.client import LEARN_SECONDS_MAX, Client
 from ipfs_cluster_node.client.submitted import TASK_TIMEOUT_DEFAULT, SubmittedTask
@@ -23,10 +22,97 @@ CLOSE_SECONDS_MAX: Final = LEARN_SECONDS_MAX + 5.0
 CANCEL_SECONDS_MAX: Final = 5.0
 """Longest wait for an operation to end that was interrupted, so that it cleans up first."""
 
-END: Final = object()
-"""Stands after the last item of an iterator."""
 
+class _End:
+    """Stands after the last item of an iterator."""
+
+
+END: Final = _End()
+
+Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+
+
+class SyncSubmittedTask(str):
+    """The id of a task, usable wherever an id is; `result` waits for its end."""
+
+    __slots__ = ("_client", "_task")
+    _client: "SyncClient"
+    _task: SubmittedTask
+
+    def __new__(cls, task: SubmittedTask, client: "SyncClient") -> Self:
+        """Name a task of a client's cluster."""
+        made = super().__new__(cls, task)
+        made._task, made._client = task, client
+        return made
+
+    def wait(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> ListedTask:
+        """Wait until it has ended; see `SubmittedTask.wait`."""
+        return self._client._run(self._task.wait(timeout=timeout))  # noqa: SLF001
+
+    def result(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> Any:
+        """Wait for its end, and return what the handler returned; see `SubmittedTask.result`."""
+        return self._client._run(self._task.result(timeout=timeout))  # noqa: SLF001
+
+    def cancel(self) -> None:
+        """Cancel it; see `SubmittedTask.cancel`."""
+        self._client._run(self._task.cancel())  # noqa: SLF001
+
+
+def _blocking(
+    function: Callable[Concatenate[Client, Given], Coroutine[Any, Any, Answer]],
+) -> "Callable[Concatenate[SyncClient, Given], Answer]":
+    @wraps(function)
+    def call(self: "SyncClient", /, *args: Given.args, **kwargs: Given.kwargs) -> Answer:
+        return self._run(function(self._opened, *args, **kwargs))
+
+    return call
+
+
+def _submitting_one(
+    function: Callable[Concatenate[Client, Given], Coroutine[Any, Any, SubmittedTask]],
+) -> "Callable[Concatenate[SyncClient, Given], SyncSubmittedTask]":
+    @wraps(function)
+    def call(self: "SyncClient", /, *args: Given.args, **kwargs: Given.kwargs) -> SyncSubmittedTask:
+        task = self._run(function(self._opened, *args, **kwargs))
+        return SyncSubmittedTask(task, self)
+
+    return call
+
+
+def _submitting(
+    function: Callable[Concatenate[Client, Given], Coroutine[Any, Any, list[SubmittedTask]]],
+) -> "Callable[Concatenate[SyncClient, Given], list[SyncSubmittedTask]]":
+    @wraps(function)
+    def call(
+        self: "SyncClient", /, *args: Given.args, **kwargs: Given.kwargs
+    ) -> list[SyncSubmittedTask]:
+        tasks = self._run(function(self._opened, *args, **kwargs))
+        return [SyncSubmittedTask(each, self) for each in tasks]
+
+    return call
+
+
+def _iterating(
+    function: Callable[Concatenate[Client, Given], AsyncIterator[Item]],
+) -> "Callable[Concatenate[SyncClient, Given], Iterator[Item]]":
+    @wraps(function)
+    def iterate(self: "SyncClient", /, *args: Given.args, **kwargs: Given.kwargs) -> Iterator[Item]:
+        items: Any = function(self._opened, *args, **kwargs)  # A generator, which has `aclose`.
+
+        async def following() -> Item | _End:
+            item: Item | _End = await anext(items, END)
+            return item
+
+        try:
+            while not isinstance(item := self._run(following()), _End):
+                yield item
+        finally:
+            with suppress(ClusterError):  # The client is closed, and so is this.
+                self._run(items.aclose())
+
+    return iterate
 
 
 class SyncClient:
@@ -40,10 +126,52 @@ class SyncClient:
     thread and must not call the client.
     """
 
-    if TYPE_CHECKING:
+    submit_task = _submitting_one(Client.submit_task)
+    submit_tasks = _submitting(Client.submit_tasks)
+    get_task = _blocking(Client.get_task)
+    list_tasks = _blocking(Client.list_tasks)
+    watch_tasks = _iterating(Client.watch_tasks)
+    wait_tasks = _blocking(Client.wait_tasks)
+    cancel_task = _blocking(Client.cancel_task)
 
-        def __getattr__(self, name: str) -> Any:
-            """The operations, which are made from those of `Client`."""
+    sql = _blocking(Client.sql)
+
+    add_content = _blocking(Client.add_content)
+    add_file = _blocking(Client.add_file)
+    stat_content = _blocking(Client.stat_content)
+    remove_content = _blocking(Client.remove_content)
+    keep_content = _blocking(Client.keep_content)
+    list_content = _blocking(Client.list_content)
+    get_content = _iterating(Client.get_content)
+
+    get_cluster_status = _blocking(Client.get_cluster_status)
+    list_nodes = _blocking(Client.list_nodes)
+    remove_node = _blocking(Client.remove_node)
+    transfer_leadership = _blocking(Client.transfer_leadership)
+    create_join_token = _blocking(Client.create_join_token)
+    list_join_tokens = _blocking(Client.list_join_tokens)
+    revoke_join_token = _blocking(Client.revoke_join_token)
+    list_joiners = _blocking(Client.list_joiners)
+    decide_joiner = _blocking(Client.decide_joiner)
+    get_config = _blocking(Client.get_config)
+    propose_config = _blocking(Client.propose_config)
+
+    get_caller = _blocking(Client.get_caller)
+    put_delegation = _blocking(Client.put_delegation)
+    list_delegations = _blocking(Client.list_delegations)
+    revoke_delegation = _blocking(Client.revoke_delegation)
+    explain_access = _blocking(Client.explain_access)
+    list_audit_records = _blocking(Client.list_audit_records)
+
+    list_certificates = _blocking(Client.list_certificates)
+    revoke_certificate = _blocking(Client.revoke_certificate)
+    rotate_certificates = _blocking(Client.rotate_certificates)
+    get_rotation = _blocking(Client.get_rotation)
+
+    get_health = _blocking(Client.get_health)
+    get_snapshot = _blocking(Client.get_snapshot)
+    create_backup = _blocking(Client.create_backup)
+    copy_backup = _blocking(Client.copy_backup)
 
     def __init__(self, make: Callable[[], Client]) -> None:
         """Run the client that `make` returns; `from_profile` is what most callers want."""
@@ -114,8 +242,12 @@ class SyncClient:
 
     def task(self, task_id: str) -> "SyncSubmittedTask":
         """A task that was submitted before, by its id; no call is made."""
+        return SyncSubmittedTask(self._opened.task(task_id), self)
+
+    @property
+    def _opened(self) -> Client:
         assert self._client is not None
-        return SyncSubmittedTask(self._client.task(task_id), self)
+        return self._client
 
     async def _close(self) -> None:
         others = [each for each in self._operations if each.task is not asyncio.current_task()]
@@ -209,76 +341,3 @@ class _Operation(Generic[Answer]):
         if not self.ended.done():  # Cancelled before its first step.
             self._coroutine.close()
             self.ended.set_exception(asyncio.CancelledError())
-
-
-class SyncSubmittedTask(str):
-    """The id of a task, usable wherever an id is; `result` waits for its end."""
-
-    __slots__ = ("_client", "_task")
-    _client: SyncClient
-    _task: SubmittedTask
-
-    def __new__(cls, task: SubmittedTask, client: SyncClient) -> Self:
-        """Name a task of a client's cluster."""
-        made = super().__new__(cls, task)
-        made._task, made._client = task, client
-        return made
-
-    def wait(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> ListedTask:
-        """Wait until it has ended; see `SubmittedTask.wait`."""
-        return self._client._run(self._task.wait(timeout=timeout))  # noqa: SLF001
-
-    def result(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> Any:
-        """Wait for its end, and return what the handler returned; see `SubmittedTask.result`."""
-        return self._client._run(self._task.result(timeout=timeout))  # noqa: SLF001
-
-    def cancel(self) -> None:
-        """Cancel it; see `SubmittedTask.cancel`."""
-        self._client._run(self._task.cancel())  # noqa: SLF001
-
-
-def _blocking(function: Any) -> Any:
-    @wraps(function)
-    def call(self: SyncClient, /, *args: Any, **kwargs: Any) -> Any:
-        answer = self._run(function(self._client, *args, **kwargs))
-        if isinstance(answer, SubmittedTask):
-            return SyncSubmittedTask(answer, self)
-        if isinstance(answer, list):
-            return [
-                SyncSubmittedTask(each, self) if isinstance(each, SubmittedTask) else each
-                for each in answer
-            ]
-        return answer
-
-    return call
-
-
-def _iterating(function: Any) -> Any:
-    @wraps(function)
-    def iterate(self: SyncClient, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        items: AsyncGenerator[Any, None] = function(self._client, *args, **kwargs)
-
-        async def following() -> Any:
-            return await anext(items, END)
-
-        try:
-            while (item := self._run(following())) is not END:
-                yield item
-        finally:
-            with suppress(ClusterError):  # The client is closed, and so is this.
-                self._run(items.aclose())
-
-    return iterate
-
-
-def _add_operations() -> None:
-    for name, function in inspect.getmembers(Client, inspect.isfunction):
-        if name.startswith("_") or name in vars(SyncClient):
-            continue
-        if inspect.iscoroutinefunction(function):
-            setattr(SyncClient, name, _blocking(function))
-        elif inspect.isasyncgenfunction(function):
-            setattr(SyncClient, name, _iterating(function))
-
-
-_add_operations()

@@ -9,15 +9,17 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
 
 import ipfs_cluster_node
+from ipfs_cluster_node import SyncClient as PublicClient
 from ipfs_cluster_node.client.client import Client
-from ipfs_cluster_node.client.sync import SyncClient
+from ipfs_cluster_node.client.sync import SyncClient, SyncSubmittedTask
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.views import ListedNode, ListedTask
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 THREAD = "ipfs-cluster-node-client"
@@ -76,6 +78,20 @@ def test_every_operation_of_the_client_is_there_and_blocks(name: str) -> None:
     assert not inspect.iscoroutinefunction(found)
     assert not inspect.isasyncgenfunction(found)
     assert found.__doc__
+
+
+if TYPE_CHECKING:  # What `scripts/check` sees of the types; an unused `ignore` is an error too.
+
+    def _types(client: PublicClient) -> None:
+        assert_type(client.get_task("t1"), ListedTask)
+        assert_type(client.list_nodes(), list[ListedNode])
+        assert_type(client.submit_task("echo"), SyncSubmittedTask)
+        assert_type(client.submit_tasks([]), list[SyncSubmittedTask])
+        assert_type(client.watch_tasks(["t1"]), Iterator[ListedTask])
+        assert_type(client.get_content("cid"), Iterator[bytes])
+        client.get_task(7)  # type: ignore[arg-type]
+        client.get_task("t1", deadline=1)  # type: ignore[call-arg]
+        client.get_tasks("t1")  # type: ignore[attr-defined]
 
 
 @pytest.mark.asyncio
@@ -172,7 +188,8 @@ def test_without_a_profile_it_says_so_and_leaves_no_thread(
 def test_a_submitted_task_is_an_id() -> None:
     with client_of(Cluster(submitted)) as client:
         task = client.submit_task("echo", b"x")
-        assert (task, {task: 1}["t1"], f"{task}") == ("t1", 1, "t1")
+        keyed: dict[str, int] = {task: 1}
+        assert (task, keyed["t1"], f"{task}") == ("t1", 1, "t1")
         assert client.task("t2") == "t2"
         with pytest.raises(ClusterError):
             client.task(None)  # type: ignore[arg-type]
@@ -246,4 +263,4 @@ def test_time_limits_are_timedeltas() -> None:
     with client_of(Cluster(submitted)) as client:
         assert client.submit_task("echo", timeout=timedelta(seconds=5)) == "t1"
         with pytest.raises(ClusterError, match="give a timedelta"):
-            client.submit_task("echo", timeout=5)
+            client.submit_task("echo", timeout=5)  # type: ignore[arg-type]
