@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.enums import GRANT, ROLE
+from ipfs_cluster_node.codec.proposals import ConfigProposal
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.ucan import TokenReader, open_envelope
 from ipfs_cluster_node.core.audit import (
@@ -114,8 +115,11 @@ def _join_token(request: membership_pb2.CreateJoinTokenRequest, answer: Any) -> 
     )
 
 
-def _settings(request: membership_pb2.ProposeConfigRequest, _answer: Any) -> Audited:
-    values = request.values
+def _settings(proposal: ConfigProposal, _answer: Any) -> Audited:
+    values = proposal.values
+    if len(values) == 1:
+        said = tuple(values.items())
+        return Audited(AuditObjectKind.SETTING, said[0][0], said)
     keys = sorted(islice(values, ARGUMENTS_MAX))
     if len(values) > ARGUMENTS_MAX:  # The record of hundreds would take as long as the call.
         return Audited(AuditObjectKind.SETTING, " ".join(keys), (("settings", str(len(values))),))

@@ -159,8 +159,9 @@ class _Writer:
                 return value, f"tuple({stored})"
             return f"[{encoded} for x in {value}]", f"tuple([{decoded} for x in {stored}])"
         if origin is not None and issubclass(origin, Mapping):
-            # A protobuf map is iterated much faster than its views.
-            return value, f"{{k: {stored}[k] for k in {stored}}}"
+            # A protobuf map is iterated much faster than its views, and filled by Python code, even
+            # with nothing.
+            return f"{value} or None", f"{{k: {stored}[k] for k in {stored}}}"
         if hint is Cid:
             self._scope |= {"Cid": Cid, "DAG_CBOR": DAG_CBOR}
             return f"{value}.digest", f"Cid(DAG_CBOR, {stored})"
