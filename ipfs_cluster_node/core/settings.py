@@ -140,6 +140,19 @@ class ClusterConfig:
                 raise ConfigChangedError(
                     f"{key[:64]} is {present[:64]!r}, not {expected[:64]!r}; read it again"
                 )
+        # Most proposals set users' keys again, up to a thousand at once.
+        again = self.changed.keys() >= values.keys() and SETTINGS.keys().isdisjoint(values)
+        fits = again and max(map(len, values.values()), default=0) <= USER_VALUE_CHARS_MAX
+        parsed = {} if fits else self._parsed(values)
+        empty = [key for key, value in values.items() if not value] if "" in values.values() else []
+        self._values |= parsed
+        self.changed.put_all_new({k: v for k, v in values.items() if v} if empty else values)
+        for key in empty:
+            if key in self.changed:
+                self.changed.drop(key)
+
+    def _parsed(self, values: Mapping[str, str]) -> dict[str, int]:
+        """Check new values; returns those of settings, as `__getitem__` gives them."""
         parsed: dict[str, int] = {}
         for key, value in values.items():
             setting = SETTINGS.get(key)
@@ -152,14 +165,9 @@ class ClusterConfig:
                 )
             elif len(value) > USER_VALUE_CHARS_MAX:
                 raise ValueError(f"a value has at most {USER_VALUE_CHARS_MAX} characters")
-        empty = [key for key, value in values.items() if not value] if "" in values.values() else []
-        gone_count = sum(key in self.changed for key in empty)
+        gone_count = sum(not value and key in self.changed for key, value in values.items())
         added = [key for key, value in values.items() if value and key not in self.changed]
         room = USER_KEYS_MAX - len(self.changed) + gone_count
         if len(added) > room and not SETTINGS.keys() >= set(added):
             raise ValueError(f"there are at most {USER_KEYS_MAX} keys; remove some")
-        self._values |= parsed
-        self.changed.put_all_new({k: v for k, v in values.items() if v} if empty else values)
-        for key in empty:
-            if key in self.changed:
-                self.changed.drop(key)
+        return parsed

@@ -88,8 +88,8 @@ class Table(dict[K, V]):
     def put_all_new(self, rows: Mapping[K, V]) -> None:
         """Do `put_if_new` of each row, with fewer steps."""
         get = self.get
-        new = {key: row for key, row in rows.items() if get(key) != row}
-        self.update(new)
+        new = [key for key, row in rows.items() if get(key) != row]
+        self.update(rows if len(new) == len(rows) else [(key, rows[key]) for key in new])
         self._touched += new
 
     def drop(self, key: K) -> V:
