@@ -76,6 +76,10 @@ class Permissions(Protocol):
     def allows(self, args: Mapping[str, Value]) -> bool:
         """Whether an item with these arguments may be shown; called for each item."""
 
+    @property
+    def rights(self) -> frozenset[object] | None:
+        """What `allows` depends on, equal while it is the same; None if it allows everything."""
+
     async def renew(self) -> None:
         """Check the call's permissions again; raises ClusterError if they ended."""
 

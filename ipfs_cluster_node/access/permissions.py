@@ -36,6 +36,7 @@ class Unrestricted:
 
     caller: Caller
     delegation_cids: tuple[str, ...] = ()
+    rights: None = None
 
     def allows(self, _args: Mapping[str, Value]) -> bool:
         """Everything."""
@@ -53,6 +54,11 @@ class AttemptPermissions:
     attempt: AttemptId
     state: Callable[[], ClusterState]
     delegation_cids: tuple[str, ...] = ()
+
+    @property
+    def rights(self) -> frozenset[object]:
+        """The attempt."""
+        return frozenset({self.attempt})
 
     def allows(self, args: Mapping[str, Value]) -> bool:
         """Whether this is a file of the attempt."""
@@ -98,6 +104,16 @@ class DelegatedPermissions:
         """The last link of each chain that was used."""
         cids = [_text_of(grant.chain[-1].cid) for grant in self.grants if grant.chain]
         return tuple(cids) if len(cids) < 2 else tuple(dict.fromkeys(cids))
+
+    @property
+    def rights(self) -> frozenset[object] | None:
+        """The delegations and who revoked them; None if one of them has no policies."""
+        access = self.accesses[self.command]
+        if access.unconditional is not None:
+            return None
+        revokers = access.context.revocations
+        links = (link.cid for links in access.by_audience.values() for link in links)
+        return frozenset((cid, revokers.get(cid)) for cid in links)
 
     def allows(self, args: Mapping[str, Value]) -> bool:
         """Whether an item with these arguments may be shown.

@@ -34,7 +34,8 @@ SUBMISSIONS: Final = Share("submissions of many tasks", each_max=32, all_max=128
 WATCHES: Final = Share("watches", each_max=512, all_max=2048)
 SEARCHES: Final = Share("lists and searches", each_max=32, all_max=128)
 """Calls that scan many records: lists, audit logs, explanations."""
-TABLES: Final = Share("tables of the state", each_max=4, all_max=16)
+STATE_WATCHES: Final = Share("watches of the state", each_max=64, all_max=1024)
+TABLES: Final = Share("tables of the state", each_max=2, all_max=4)
 """Each keeps a whole encoded table until it is read."""
 
 SHARES: Final[Mapping[str, Share]] = {
@@ -49,6 +50,7 @@ SHARES: Final[Mapping[str, Share]] = {
     "MembershipService/ListJoiners": SEARCHES,
     "MembershipService/ListJoinTokens": SEARCHES,
     "StateDeltaService/GetSnapshot": TABLES,
+    "StateDeltaService/Watch": STATE_WATCHES,
     "TaskDispatchService/ListTasks": SEARCHES,
     "TaskDispatchService/SubmitTasks": SUBMISSIONS,
     "TaskDispatchService/WatchTasks": WATCHES,

@@ -1,11 +1,10 @@
-"""`status`, `cluster`, `node`, `config`, `state`."""
+"""`status`, `cluster`, `node`, `config`."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.completing import (
     completed_joiners,
     completed_members,
@@ -43,14 +42,12 @@ from ipfs_cluster_node.config.units import bytes_text
 from ipfs_cluster_node.core.authorization import grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
-from ipfs_cluster_node.core.json_values import json_value
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.names import JOINER, NODE, Named, chosen
 from ipfs_cluster_node.core.printable import printable
 
 TOLD_SECONDS_AGO = 3
 """A figure that is as old is shown with its age; nodes tell theirs each second."""
-STATE_TABLES = ("nodes", "tasks", "content")
 
 
 def _member(text: str) -> str:
@@ -365,24 +362,3 @@ def propose_config(
     if_values = {} if if_value is None else {keys[0]: if_value}
     run_client(profile, lambda client: client.propose_config(changes, if_values=if_values))
     print_done(changes, [f"{key} = {value}" for key, value in changes.items()], as_json)
-
-
-@click.command()
-@click.argument("table", type=click.Choice(STATE_TABLES))
-@save_option
-@force_option
-@client_command
-def state(
-    profile: str | None, table: str, *, save: Path | None, force: bool, as_json: bool
-) -> None:
-    """Print or save a table of the cluster's state, fetched as Arrow."""
-    with saving(save, force=force, as_json=as_json) as save_table:
-        fetched = run_client(profile, lambda client: client.get_snapshot(table))
-        save_table(fetched)
-    if save is not None:
-        return
-    if as_json:
-        print_json([json_value(row) for row in fetched.to_pylist()])
-    else:
-        rows = (row.values() for row in fetched.to_pylist())
-        print_table(table.capitalize(), fetched.column_names, rows)

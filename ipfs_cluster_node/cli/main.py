@@ -31,7 +31,7 @@ COMMANDS: Final = {
     "auth": ("access_commands", "What you and others may do."),
     "cert": ("certificate_commands", "Certificates of nodes and clients."),
     "config": ("cluster_commands", "The cluster's settings."),
-    "state": ("cluster_commands", "The cluster's state as tables."),
+    "state": ("state_commands", "The cluster's state as tables."),
     "task": ("task_commands", "Tasks."),
     "sql": ("sql_commands", "Run a SELECT over files on a worker."),
     "content": ("content_commands", "Files by CID."),

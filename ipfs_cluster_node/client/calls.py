@@ -24,6 +24,10 @@ class Calls(ABC):
     async def _unary(self, request: Any, timeout: timedelta) -> Any:
         """Call the method that takes `request` at the leader; `Client` does."""
 
+    @abstractmethod
+    def _note_answer(self) -> None:
+        """Take note that a master has answered; `Client` does."""
+
     async def _list(
         self,
         request: Any,

@@ -25,7 +25,8 @@ from ipfs_cluster_node.client.lookups import Lookups
 from ipfs_cluster_node.client.membership import MembershipCalls
 from ipfs_cluster_node.client.patience import Patience
 from ipfs_cluster_node.client.sql import SqlCalls
-from ipfs_cluster_node.client.values import needs, seconds
+from ipfs_cluster_node.client.state import StateCalls
+from ipfs_cluster_node.client.values import seconds
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import read_credentials
@@ -38,21 +39,19 @@ from ipfs_cluster_node.config.profiles import (
     save_profile,
 )
 from ipfs_cluster_node.config.protection import check_directory
-from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX, Role
-from ipfs_cluster_node.core.schemas import STATE_TABLES
 from ipfs_cluster_node.core.views import HealthReport
-from ipfs_cluster_node.v1 import health_pb2, membership_pb2, state_delta_pb2
+from ipfs_cluster_node.v1 import health_pb2, membership_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
-from ipfs_cluster_node.v1.state_delta_pb2_grpc import StateDeltaServiceStub
 
 LEARN_SECONDS_MAX: Final = 5.0
 LEARN_INTERVAL_SECONDS: Final = 60.0
 
 
-class Client(AccessCalls, CertificateCalls, MembershipCalls, SqlCalls):
+class Client(AccessCalls, CertificateCalls, MembershipCalls, SqlCalls, StateCalls):
     """One cluster, as one principal.
 
     Every operation goes to the leader, follows it when it changes, and is retried safely until it
@@ -184,34 +183,6 @@ class Client(AccessCalls, CertificateCalls, MembershipCalls, SqlCalls):
             raise error_from_rpc(error) from error
         return codecs.HEALTH.decode(answer)
 
-    async def get_snapshot(self, table: str, *, timeout: timedelta = timedelta(minutes=5)) -> Any:
-        """Fetch a table of the state, `nodes`, `tasks` or `content`, as a `pyarrow.Table`.
-
-        Raises:
-            ClusterError: INVALID_ARGUMENT for another table; CONFIG_INVALID, if pyarrow is not
-                installed.
-        """
-        if table not in STATE_TABLES:
-            raise invalid_field(
-                "table", f"there is no table {table!r:.80}; give one of {', '.join(STATE_TABLES)}"
-            )
-        needs("pyarrow")
-        from ipfs_cluster_node.codec.arrow_tables import SnapshotReader  # Heavy.
-
-        number = state_delta_pb2.StateTable.Value(f"STATE_TABLE_{table.upper()}")
-
-        async def receive(channel: grpc.aio.Channel, seconds: float) -> Any:
-            reader = SnapshotReader()
-            request = state_delta_pb2.GetSnapshotRequest(table=number)
-            call = StateDeltaServiceStub(channel).GetSnapshot(
-                request, timeout=seconds, metadata=self._connection.metadata
-            )
-            async for frame in call:
-                reader.feed(frame)
-            return reader.table()
-
-        return await self._connection.following(receive, timeout=seconds(timeout))
-
     async def create_backup(
         self,
         path: Path,
@@ -264,13 +235,17 @@ class Client(AccessCalls, CertificateCalls, MembershipCalls, SqlCalls):
 
     async def _unary(self, request: Any, timeout: timedelta) -> Any:
         answer = await self._connection.unary(request, timeout=seconds(timeout))
+        self._note_answer()
+        return answer
+
+    def _note_answer(self) -> None:
+        """Renew the certificate, and learn the masters, if it is time."""
         if self.certificate is not None:
             self.certificate.keep()
         now = asyncio.get_running_loop().time()
         if now >= self._learn_at and (self._learning is None or self._learning.done()):
             self._learn_at = now + LEARN_INTERVAL_SECONDS
             self._learning = asyncio.create_task(self._learn(), name="learn-masters")
-        return answer
 
     async def _learn(self) -> None:
         """Learn all masters, so that losing the known one does no harm.

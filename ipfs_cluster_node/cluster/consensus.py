@@ -102,6 +102,13 @@ class Consensus:
         return frozenset(map(node_id_of_voter, self.replica.voters))
 
     @property
+    def committed_voters(self) -> frozenset[NodeId]:
+        """The voters by the entries that are applied here; empty on a node without a log."""
+        if self.replica is None:
+            return frozenset()
+        return frozenset(map(node_id_of_voter, self.replica.position().voters))
+
+    @property
     def votes_alone(self) -> bool:
         """Whether this node elects itself: no other could refuse a copy of it."""
         return self.replica is not None and self.replica.votes_alone

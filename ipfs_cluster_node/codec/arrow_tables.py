@@ -7,19 +7,20 @@ crashes Arrow otherwise.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
-from typing import Any, Final
+from operator import itemgetter
+from typing import Final
 
 import pyarrow as pa
 
-from ipfs_cluster_node.core.authorization import Args, in_its_namespace, row_args_function
+from ipfs_cluster_node.core.authorization import Args
 from ipfs_cluster_node.core.columns import Kind
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
-from ipfs_cluster_node.core.model import Content
-from ipfs_cluster_node.core.schemas import CONTENT, NODES, SCHEMAS, TASKS
+from ipfs_cluster_node.core.schemas import SCHEMAS
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.state_tables import STATE_TABLES, Item, Row, StateTable
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 
 FRAME_BYTES: Final = 256 * 1024
@@ -46,14 +47,17 @@ ARROW_SCHEMAS: Final[Mapping[int, pa.Schema]] = {
 }
 """By `StateTable`."""
 
-_node_row, _node_args = NODES.row_function(), row_args_function(NODES)
-_task_row, _task_args = TASKS.row_function(), row_args_function(TASKS)
-_content_row, _content_args = CONTENT.row_function(), row_args_function(CONTENT)
-
 Allows = Callable[[Args], bool]
 """Whether an item with these arguments may be read."""
 
-Row = tuple[Any, ...]
+
+def table_of(number: int) -> StateTable:
+    """The table of a `StateTable` of the proto; raises INVALID_ARGUMENT for an unknown one."""
+    schema = ARROW_SCHEMAS.get(number)
+    if schema is None:
+        *others, last = STATE_TABLES
+        raise invalid_field("table", f"{', '.join(others)} or {last}")
+    return STATE_TABLES[schema.metadata[b"table"].decode()]
 
 
 def table_rows(
@@ -64,81 +68,88 @@ def table_rows(
     caller: Did,
     allows: Allows,
 ) -> Iterator[Row | None]:
-    """Yield the rows of a `StateTable` that `caller` may read, and None for each of the others.
+    """Yield the rows of a `StateTable` that `caller` may read, and None for each other item.
 
     The rows are those at the time of the call, however late the iterator is advanced.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for an unknown table.
     """
-    if table == pb.STATE_TABLE_NODES:
-        nodes = tuple((n, state.tasks.running_count(n.node_id)) for n in state.members.nodes())
-        at_once = frozenset(voters)
-        return (
-            _node_row(node, node.node_id in at_once, running) if allows(_node_args(node)) else None
-            for node, running in nodes
-        )
-    if table == pb.STATE_TABLE_TASKS:
-        return (
-            _task_row(task) if allows(_task_args(task, caller)) else None
-            for task in state.tasks.copy()
-        )
-    if table == pb.STATE_TABLE_CONTENT:
-        return _content_rows(state, tuple(state.contents.values()), allows)
-    raise invalid_field("table", "nodes, tasks or content")
+    return item_rows(table_of(table).items(state, frozenset(voters), None), caller, allows)
 
 
-def _content_rows(
-    state: ClusterState, contents: Iterable[Content], allows: Allows
-) -> Iterator[Row | None]:
-    for content in contents:
-        if allows(in_its_namespace(_content_args(content), content, state.tasks.get)):
-            for holder in state.contents.holders_of(content):
-                yield _content_row(content, holder)
+def item_rows(items: Iterable[Item | None], caller: Did, allows: Allows) -> Iterator[Row | None]:
+    """Yield the rows of those items that `caller` may read, and None for each of the others."""
+    for item in items:
+        if item is not None and allows(item.args(caller)):
+            yield from item.rows()
         else:
             yield None
+
+
+class RowEncoder:
+    """Encodes rows as record batches, a few at a time."""
+
+    def __init__(self, table: int, columns: Collection[str] = ()) -> None:
+        """Encode these columns, by default all."""
+        whole = ARROW_SCHEMAS[table]
+        shown = [at for at, name in enumerate(whole.names) if not columns or name in columns]
+        self.schema = pa.schema([whole.field(at) for at in shown], metadata=whole.metadata)
+        self._shown = None if len(shown) == len(whole) else itemgetter(*shown, shown[-1])
+        self._rows: list[Row] = []
+
+    def add(self, row: Row) -> list[bytes]:
+        """Take the next row; returns the payloads that are complete."""
+        self._rows.append(row)
+        return self.rest() if len(self._rows) == BATCH_ROWS else []
+
+    def rest(self) -> list[bytes]:
+        """Encode the rows that were taken since the last payload."""
+        rows, self._rows = self._rows, []
+        if not rows:
+            return []
+        # The last column twice: of one, `itemgetter` makes no tuple.
+        shown = rows if self._shown is None else [self._shown(row)[:-1] for row in rows]
+        columns = zip(*shown, strict=True)
+        batch = pa.RecordBatch.from_arrays(
+            [
+                pa.array(values, type=field.type)
+                for values, field in zip(columns, self.schema, strict=True)
+            ],
+            schema=self.schema,
+        )
+        rows_per_part = max(1, batch.num_rows * FRAME_BYTES // max(1, batch.nbytes))
+        return [
+            batch.slice(start, rows_per_part).serialize().to_pybytes()
+            for start in range(0, batch.num_rows, rows_per_part)
+        ]
+
+
+def schema_message(schema: pa.Schema) -> tuple[bytes, bytes]:
+    """The Arrow IPC message of a schema, and its fingerprint."""
+    message = schema.serialize().to_pybytes()
+    return message, sha256(message).digest()[:8]
 
 
 class SnapshotWriter:
     """Encodes a table in frames, a few rows at a time."""
 
     def __init__(self, table: int) -> None:
-        self._schema = ARROW_SCHEMAS[table]
-        self._rows: list[Row] = []
+        self._encoder = RowEncoder(table)
         self._payloads: list[bytes] = []
 
     def add(self, row: Row) -> None:
         """Take the next row."""
-        self._rows.append(row)
-        if len(self._rows) == BATCH_ROWS:
-            self._encode()
-
-    def _encode(self) -> None:
-        columns = zip(*self._rows, strict=True)
-        self._rows = []
-        batch = pa.RecordBatch.from_arrays(
-            [
-                pa.array(values, type=field.type)
-                for values, field in zip(columns, self._schema, strict=True)
-            ],
-            schema=self._schema,
-        )
-        rows_per_part = max(1, batch.num_rows * FRAME_BYTES // max(1, batch.nbytes))
-        self._payloads += [
-            batch.slice(start, rows_per_part).serialize().to_pybytes()
-            for start in range(0, batch.num_rows, rows_per_part)
-        ]
+        self._payloads += self._encoder.add(row)
 
     def frames(self, applied_index: int) -> Iterator[pb.GetSnapshotResponse]:
         """All frames, after every row was added."""
-        if self._rows:
-            self._encode()
-        payloads = self._payloads or [b""]
-        schema = self._schema.serialize().to_pybytes()
+        payloads = self._payloads + self._encoder.rest() or [b""]
+        schema, fingerprint = schema_message(self._encoder.schema)
         for part, payload in enumerate(payloads):
             yield pb.GetSnapshotResponse(
                 applied_index=applied_index,
-                schema_fingerprint=sha256(schema).digest()[:8],
+                schema_fingerprint=fingerprint,
                 schema=schema if part == 0 else b"",
                 part=part,
                 part_count=len(payloads),
@@ -172,20 +183,15 @@ class SnapshotReader:
             or zlib.crc32(frame.payload) != frame.payload_crc32
             or self._size_bytes > TABLE_BYTES_MAX
         ):
-            raise _damaged()
+            raise damaged()
         if frame.payload:
-            try:
-                batch = pa.ipc.read_record_batch(pa.py_buffer(frame.payload), self._schema)
-                batch.validate(full=True)
-            except (pa.ArrowException, ValueError) as error:
-                raise _damaged() from error
-            self._batches.append(batch)
+            self._batches.append(read_batch(frame.payload, self._schema))
         self._part += 1
 
     def table(self) -> pa.Table:
         """The whole table; raises BLOCK_MISMATCH, if a part is missing."""
         if self._schema is None or self._part != self._part_count:
-            raise _damaged()
+            raise damaged()
         return pa.Table.from_batches(self._batches, schema=self._schema)
 
     def _begin(self, frame: pb.GetSnapshotResponse) -> None:
@@ -193,17 +199,33 @@ class SnapshotReader:
             sha256(frame.schema).digest()[:8] != frame.schema_fingerprint
             or not 1 <= frame.part_count <= PARTS_MAX
         ):
-            raise _damaged()
-        try:
-            self._schema = pa.ipc.read_schema(pa.py_buffer(frame.schema))
-        except (pa.ArrowException, ValueError) as error:
-            raise _damaged() from error
+            raise damaged()
+        self._schema = read_schema(frame.schema)
         self._fingerprint = frame.schema_fingerprint
         self._part_count = frame.part_count
         self.applied_index = frame.applied_index
 
 
-def _damaged() -> ClusterError:
+def read_schema(message: bytes) -> pa.Schema:
+    """Read the Arrow IPC message of a schema; raises BLOCK_MISMATCH."""
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(message))
+    except (pa.ArrowException, ValueError) as error:
+        raise damaged() from error
+
+
+def read_batch(payload: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    """Read and validate a record batch; raises BLOCK_MISMATCH."""
+    try:
+        batch = pa.ipc.read_record_batch(pa.py_buffer(payload), schema)
+        batch.validate(full=True)
+    except (pa.ArrowException, ValueError) as error:
+        raise damaged() from error
+    return batch
+
+
+def damaged() -> ClusterError:
+    """The error of a frame that is not what was sent."""
     return ClusterError(
-        Reason.BLOCK_MISMATCH, "the snapshot came damaged or incomplete; fetch it again"
+        Reason.BLOCK_MISMATCH, "the rows came damaged or incomplete; fetch them again"
     )

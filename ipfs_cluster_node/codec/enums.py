@@ -8,12 +8,14 @@ from ipfs_cluster_node.core.audit import AuditObjectKind, Outcome
 from ipfs_cluster_node.core.certificates import RotationPhase
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.model import Liveness, Role, TaskState
+from ipfs_cluster_node.core.state_events import ResetCause
 from ipfs_cluster_node.v1 import (
     audit_pb2,
     certificate_pb2,
     membership_pb2,
     options_pb2,
     roles_pb2,
+    state_delta_pb2,
     task_dispatch_pb2,
 )
 
@@ -74,3 +76,4 @@ OUTCOME: Final = Choice(audit_pb2.AuditOutcome, Outcome)
 PHASE: Final = Choice(certificate_pb2.RotationPhase, RotationPhase)
 FILE_FORMAT: Final = Choice(task_dispatch_pb2.FileFormat, str)
 TASK_STATE: Final = Choice(task_dispatch_pb2.TaskState, TaskState)
+RESET_CAUSE: Final = Choice(state_delta_pb2.Reset.Cause, ResetCause)

@@ -4,6 +4,7 @@ Arrow, policies, the command line and the docs read these lists. A new column go
 its table.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from ipfs_cluster_node.core.columns import Column, Kind, Schema
@@ -66,6 +67,25 @@ CONTENT: Final = Schema(
 )
 """One row for each file and each of its holders."""
 
-SCHEMAS: Final = (NODES, TASKS, CONTENT)
+CONFIG: Final = Schema(
+    "config",
+    {"key": str, "value": str, "default": str},
+    (
+        Column("key", Kind.STRING, "key"),
+        Column("value", Kind.STRING, "value"),
+        Column("default", Kind.STRING, "default"),
+    ),
+)
+"""Every setting, and every user's key that is set; `default` is empty for the latter."""
+
+SCHEMAS: Final = (NODES, TASKS, CONTENT, CONFIG)
+
+ROW_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    NODES.name: ("node_id",),
+    TASKS.name: ("task_id",),
+    CONTENT.name: ("cid", "node_id"),
+    CONFIG.name: ("key",),
+}
+"""The columns that identify a row. The first is what changes and deletions of rows are named by."""
 
 STATE_TABLES: Final = tuple(schema.name for schema in SCHEMAS)

@@ -86,6 +86,10 @@ class TaskTable:
         """A copy of all tasks in the order of submission."""
         return tuple(self._tasks.values())
 
+    def by_id(self) -> Mapping[TaskId, Task]:
+        """A copy of all tasks by their ids."""
+        return dict(self._tasks)
+
     @property
     def ended_count(self) -> int:
         """The number of ended tasks."""

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/v1/state_delta.proto\x12\x14ipfs_cluster_node.v1\x1a\"ipfs_cluster_node/v1/options.proto\"E\n\x12GetSnapshotRequest\x12/\n\x05table\x18\x01 \x01(\x0e\x32 .ipfs_cluster_node.v1.StateTable\"\xa2\x01\n\x13GetSnapshotResponse\x12\x15\n\rapplied_index\x18\x01 \x01(\x03\x12\x1a\n\x12schema_fingerprint\x18\x02 \x01(\x0c\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x0c\n\x04part\x18\x04 \x01(\x05\x12\x12\n\npart_count\x18\x05 \x01(\x05\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\x12\x15\n\rpayload_crc32\x18\x07 \x01(\x07*p\n\nStateTable\x12\x1b\n\x17STATE_TABLE_UNSPECIFIED\x10\x00\x12\x15\n\x11STATE_TABLE_NODES\x10\x01\x12\x15\n\x11STATE_TABLE_TASKS\x10\x02\x12\x17\n\x13STATE_TABLE_CONTENT\x10\x03\x32\x92\x01\n\x11StateDeltaService\x12}\n\x0bGetSnapshot\x12(.ipfs_cluster_node.v1.GetSnapshotRequest\x1a).ipfs_cluster_node.v1.GetSnapshotResponse\"\x17\xba\x90#\x13\n\x02\x02\x04\x12\x0b/state/read \x01\x30\x01\x42x\n\x18\x61lt.ipfs_cluster_node.v1B\x0fStateDeltaProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/v1/state_delta.proto\x12\x14ipfs_cluster_node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\"ipfs_cluster_node/v1/options.proto\"E\n\x12GetSnapshotRequest\x12/\n\x05table\x18\x01 \x01(\x0e\x32 .ipfs_cluster_node.v1.StateTable\"\xa2\x01\n\x13GetSnapshotResponse\x12\x15\n\rapplied_index\x18\x01 \x01(\x03\x12\x1a\n\x12schema_fingerprint\x18\x02 \x01(\x0c\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x0c\n\x04part\x18\x04 \x01(\x05\x12\x12\n\npart_count\x18\x05 \x01(\x05\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\x12\x15\n\rpayload_crc32\x18\x07 \x01(\x07\"\x8d\x01\n\x0cWatchRequest\x12\x31\n\x06tables\x18\x01 \x03(\x0b\x32!.ipfs_cluster_node.v1.TableFilter\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12\x34\n\x11\x62ookmark_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n\x0bTableFilter\x12/\n\x05table\x18\x01 \x01(\x0e\x32 .ipfs_cluster_node.v1.StateTable\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12\x12\n\nkey_prefix\x18\x03 \x01(\t\"\xd7\x01\n\rWatchResponse\x12.\n\x06schema\x18\x01 \x01(\x0b\x32\x1c.ipfs_cluster_node.v1.SchemaH\x00\x12,\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1b.ipfs_cluster_node.v1.FrameH\x00\x12\x32\n\x08\x62ookmark\x18\x03 \x01(\x0b\x32\x1e.ipfs_cluster_node.v1.BookmarkH\x00\x12,\n\x05reset\x18\x04 \x01(\x0b\x32\x1b.ipfs_cluster_node.v1.ResetH\x00\x42\x06\n\x04part\"s\n\x06Schema\x12/\n\x05table\x18\x01 \x01(\x0e\x32 .ipfs_cluster_node.v1.StateTable\x12\x0e\n\x06schema\x18\x02 \x01(\x0c\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\x0c\x12\x13\n\x0bkey_columns\x18\x04 \x03(\t\"\x91\x02\n\x05\x46rame\x12/\n\x05table\x18\x01 \x01(\x0e\x32 .ipfs_cluster_node.v1.StateTable\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .ipfs_cluster_node.v1.Frame.Kind\x12\x1a\n\x12schema_fingerprint\x18\x03 \x01(\x0c\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x15\n\rpayload_crc32\x18\x05 \x01(\x07\x12\x0c\n\x04keys\x18\x06 \x03(\t\"U\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_SNAPSHOT\x10\x01\x12\x10\n\x0cKIND_UPSERTS\x10\x02\x12\x12\n\x0eKIND_DELETIONS\x10\x03\"Z\n\x08\x42ookmark\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x14\n\x0cresume_token\x18\x02 \x01(\x0c\x12&\n\x03\x61ge\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd2\x01\n\x05Reset\x12\x30\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32!.ipfs_cluster_node.v1.Reset.Cause\x12\x17\n\x0foldest_revision\x18\x02 \x01(\x03\"~\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41USE_COMPACTED\x10\x01\x12\x18\n\x14\x43\x41USE_RIGHTS_CHANGED\x10\x02\x12\x17\n\x13\x43\x41USE_OTHER_CLUSTER\x10\x03\x12\x16\n\x12\x43\x41USE_OTHER_TABLES\x10\x04*\x88\x01\n\nStateTable\x12\x1b\n\x17STATE_TABLE_UNSPECIFIED\x10\x00\x12\x15\n\x11STATE_TABLE_NODES\x10\x01\x12\x15\n\x11STATE_TABLE_TASKS\x10\x02\x12\x17\n\x13STATE_TABLE_CONTENT\x10\x03\x12\x16\n\x12STATE_TABLE_CONFIG\x10\x04\x32\xff\x01\n\x11StateDeltaService\x12}\n\x0bGetSnapshot\x12(.ipfs_cluster_node.v1.GetSnapshotRequest\x1a).ipfs_cluster_node.v1.GetSnapshotResponse\"\x17\xba\x90#\x13\n\x02\x02\x04\x12\x0b/state/read \x01\x30\x01\x12k\n\x05Watch\x12\".ipfs_cluster_node.v1.WatchRequest\x1a#.ipfs_cluster_node.v1.WatchResponse\"\x17\xba\x90#\x13\n\x02\x02\x04\x12\x0b/state/read \x01\x30\x01\x42x\n\x18\x61lt.ipfs_cluster_node.v1B\x0fStateDeltaProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +36,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\030alt.ipfs_cluster_node.v1B\017StateDeltaProtoP\001Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\252\002\022IpfsClusterNode.V1'
   _globals['_STATEDELTASERVICE'].methods_by_name['GetSnapshot']._loaded_options = None
   _globals['_STATEDELTASERVICE'].methods_by_name['GetSnapshot']._serialized_options = b'\272\220#\023\n\002\002\004\022\013/state/read \001'
-  _globals['_STATETABLE']._serialized_start=336
-  _globals['_STATETABLE']._serialized_end=448
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=100
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=169
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=172
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=334
-  _globals['_STATEDELTASERVICE']._serialized_start=451
-  _globals['_STATEDELTASERVICE']._serialized_end=597
+  _globals['_STATEDELTASERVICE'].methods_by_name['Watch']._loaded_options = None
+  _globals['_STATEDELTASERVICE'].methods_by_name['Watch']._serialized_options = b'\272\220#\023\n\002\002\004\022\013/state/read \001'
+  _globals['_STATETABLE']._serialized_start=1530
+  _globals['_STATETABLE']._serialized_end=1666
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=132
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=201
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=204
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=366
+  _globals['_WATCHREQUEST']._serialized_start=369
+  _globals['_WATCHREQUEST']._serialized_end=510
+  _globals['_TABLEFILTER']._serialized_start=512
+  _globals['_TABLEFILTER']._serialized_end=611
+  _globals['_WATCHRESPONSE']._serialized_start=614
+  _globals['_WATCHRESPONSE']._serialized_end=829
+  _globals['_SCHEMA']._serialized_start=831
+  _globals['_SCHEMA']._serialized_end=946
+  _globals['_FRAME']._serialized_start=949
+  _globals['_FRAME']._serialized_end=1222
+  _globals['_FRAME_KIND']._serialized_start=1137
+  _globals['_FRAME_KIND']._serialized_end=1222
+  _globals['_BOOKMARK']._serialized_start=1224
+  _globals['_BOOKMARK']._serialized_end=1314
+  _globals['_RESET']._serialized_start=1317
+  _globals['_RESET']._serialized_end=1527
+  _globals['_RESET_CAUSE']._serialized_start=1401
+  _globals['_RESET_CAUSE']._serialized_end=1527
+  _globals['_STATEDELTASERVICE']._serialized_start=1669
+  _globals['_STATEDELTASERVICE']._serialized_end=1924
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,11 @@
 isort:skip_file
 The cluster's state as Arrow tables."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -31,6 +34,8 @@ class _StateTableEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateTable
     """The tasks, without payloads and inline results."""
     STATE_TABLE_CONTENT: _StateTable.ValueType  # 3
     """The files and their holders, one row per pair."""
+    STATE_TABLE_CONFIG: _StateTable.ValueType  # 4
+    """The cluster's configuration: every setting, and every user's key that is set."""
 
 class StateTable(_StateTable, metaclass=_StateTableEnumTypeWrapper):
     """A table of the state."""
@@ -43,6 +48,8 @@ STATE_TABLE_TASKS: StateTable.ValueType  # 2
 """The tasks, without payloads and inline results."""
 STATE_TABLE_CONTENT: StateTable.ValueType  # 3
 """The files and their holders, one row per pair."""
+STATE_TABLE_CONFIG: StateTable.ValueType  # 4
+"""The cluster's configuration: every setting, and every user's key that is set."""
 Global___StateTable: _TypeAlias = StateTable  # noqa: Y015
 
 @_typing.final
@@ -112,3 +119,313 @@ class GetSnapshotResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSnapshotResponse: _TypeAlias = GetSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class WatchRequest(_message.Message):
+    """The tables to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLES_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    BOOKMARK_INTERVAL_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.bytes
+    """Of a bookmark of an earlier call with the same `tables`, at any master: goes on after it. Empty: from nothing."""
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableFilter]:
+        """The tables, each once."""
+
+    @_builtins.property
+    def bookmark_interval(self) -> _duration_pb2.Duration:
+        """Longest time between two bookmarks, 0.1 s to 60 s; default: 5 s."""
+
+    def __init__(
+        self,
+        *,
+        tables: _abc.Iterable[Global___TableFilter] | None = ...,
+        resume_token: _builtins.bytes = ...,
+        bookmark_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark_interval", b"bookmark_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark_interval", b"bookmark_interval", "resume_token", b"resume_token", "tables", b"tables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class TableFilter(_message.Message):
+    """A table, or a part of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    KEY_PREFIX_FIELD_NUMBER: _builtins.int
+    table: Global___StateTable.ValueType
+    """The table."""
+    key_prefix: _builtins.str
+    """Only rows whose first key column begins so, at most 128 characters. Empty: all."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns to send, besides those of the row key; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        table: Global___StateTable.ValueType = ...,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
+        key_prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "key_prefix", b"key_prefix", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableFilter: _TypeAlias = TableFilter  # noqa: Y015
+
+@_typing.final
+class WatchResponse(_message.Message):
+    """A part of a watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    BOOKMARK_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schema(self) -> Global___Schema:
+        """How the rows of a table are encoded."""
+
+    @_builtins.property
+    def frame(self) -> Global___Frame:
+        """Rows, or keys of deleted ones."""
+
+    @_builtins.property
+    def bookmark(self) -> Global___Bookmark:
+        """Everything up to a revision was sent."""
+
+    @_builtins.property
+    def reset(self) -> Global___Reset:
+        """The reader begins again."""
+
+    def __init__(
+        self,
+        *,
+        schema: Global___Schema | None = ...,
+        frame: Global___Frame | None = ...,
+        bookmark: Global___Bookmark | None = ...,
+        reset: Global___Reset | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "frame", b"frame", "part", b"part", "reset", b"reset", "schema", b"schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "frame", b"frame", "part", b"part", "reset", b"reset", "schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["schema", "frame", "bookmark", "reset"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class Schema(_message.Message):
+    """How the rows of a table are encoded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    KEY_COLUMNS_FIELD_NUMBER: _builtins.int
+    table: Global___StateTable.ValueType
+    """The table."""
+    schema: _builtins.bytes
+    """The schema's Arrow IPC message."""
+    fingerprint: _builtins.bytes
+    """The first 8 bytes of its SHA-256."""
+    @_builtins.property
+    def key_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns that identify a row. The first identifies what is deleted together: a file has a row for each holder."""
+
+    def __init__(
+        self,
+        *,
+        table: Global___StateTable.ValueType = ...,
+        schema: _builtins.bytes = ...,
+        fingerprint: _builtins.bytes = ...,
+        key_columns: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "key_columns", b"key_columns", "schema", b"schema", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Schema: _TypeAlias = Schema  # noqa: Y015
+
+@_typing.final
+class Frame(_message.Message):
+    """Rows of a table, or keys of deleted ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Frame._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Frame._Kind.ValueType  # 0
+        """Not set."""
+        KIND_SNAPSHOT: Frame._Kind.ValueType  # 1
+        """Rows of a whole table, after nothing or a reset."""
+        KIND_UPSERTS: Frame._Kind.ValueType  # 2
+        """Rows that were added or changed."""
+        KIND_DELETIONS: Frame._Kind.ValueType  # 3
+        """Keys whose rows were deleted, or come again in a frame after this one."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What the frame has."""
+
+    KIND_UNSPECIFIED: Frame.Kind.ValueType  # 0
+    """Not set."""
+    KIND_SNAPSHOT: Frame.Kind.ValueType  # 1
+    """Rows of a whole table, after nothing or a reset."""
+    KIND_UPSERTS: Frame.Kind.ValueType  # 2
+    """Rows that were added or changed."""
+    KIND_DELETIONS: Frame.Kind.ValueType  # 3
+    """Keys whose rows were deleted, or come again in a frame after this one."""
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SCHEMA_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    PAYLOAD_CRC32_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    table: Global___StateTable.ValueType
+    """The table."""
+    kind: Global___Frame.Kind.ValueType
+    """What it has."""
+    schema_fingerprint: _builtins.bytes
+    """`Schema.fingerprint` of the rows; empty for deletions."""
+    payload: _builtins.bytes
+    """One Arrow IPC record batch message without its schema, about 256 KiB; empty for deletions."""
+    payload_crc32: _builtins.int
+    """CRC-32 (zlib) of `payload`."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of deletions: values of the first key column."""
+
+    def __init__(
+        self,
+        *,
+        table: Global___StateTable.ValueType = ...,
+        kind: Global___Frame.Kind.ValueType = ...,
+        schema_fingerprint: _builtins.bytes = ...,
+        payload: _builtins.bytes = ...,
+        payload_crc32: _builtins.int = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "kind", b"kind", "payload", b"payload", "payload_crc32", b"payload_crc32", "schema_fingerprint", b"schema_fingerprint", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Frame: _TypeAlias = Frame  # noqa: Y015
+
+@_typing.final
+class Bookmark(_message.Message):
+    """Everything up to a revision was sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The index in the log of the last entry that the tables contain."""
+    resume_token: _builtins.bytes
+    """Resumes after this bookmark; opaque."""
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """At most so much older is this state than the leader's; not set: not at all."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        resume_token: _builtins.bytes = ...,
+        age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "resume_token", b"resume_token", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Bookmark: _TypeAlias = Bookmark  # noqa: Y015
+
+@_typing.final
+class Reset(_message.Message):
+    """The reader begins again: it drops all rows of all tables. A snapshot follows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Cause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Reset._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: Reset._Cause.ValueType  # 0
+        """Not set."""
+        CAUSE_COMPACTED: Reset._Cause.ValueType  # 1
+        """This master no longer knows every row that changed since."""
+        CAUSE_RIGHTS_CHANGED: Reset._Cause.ValueType  # 2
+        """The caller may read other rows than before; or it may read only some, and this master does not know which of them
+        it has.
+        """
+        CAUSE_OTHER_CLUSTER: Reset._Cause.ValueType  # 3
+        """The token is of another cluster, or of entries that the cluster lost when it was recovered."""
+        CAUSE_OTHER_TABLES: Reset._Cause.ValueType  # 4
+        """The token is of other tables, columns or rows, or of another release's."""
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+        """Why what changed can't be told."""
+
+    CAUSE_UNSPECIFIED: Reset.Cause.ValueType  # 0
+    """Not set."""
+    CAUSE_COMPACTED: Reset.Cause.ValueType  # 1
+    """This master no longer knows every row that changed since."""
+    CAUSE_RIGHTS_CHANGED: Reset.Cause.ValueType  # 2
+    """The caller may read other rows than before; or it may read only some, and this master does not know which of them
+    it has.
+    """
+    CAUSE_OTHER_CLUSTER: Reset.Cause.ValueType  # 3
+    """The token is of another cluster, or of entries that the cluster lost when it was recovered."""
+    CAUSE_OTHER_TABLES: Reset.Cause.ValueType  # 4
+    """The token is of other tables, columns or rows, or of another release's."""
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    OLDEST_REVISION_FIELD_NUMBER: _builtins.int
+    cause: Global___Reset.Cause.ValueType
+    """The cause."""
+    oldest_revision: _builtins.int
+    """The oldest revision that can be resumed here."""
+    def __init__(
+        self,
+        *,
+        cause: Global___Reset.Cause.ValueType = ...,
+        oldest_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "oldest_revision", b"oldest_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reset: _TypeAlias = Reset  # noqa: Y015

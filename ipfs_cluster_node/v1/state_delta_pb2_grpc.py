@@ -40,6 +40,11 @@ class StateDeltaServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_state__delta__pb2.GetSnapshotRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_state__delta__pb2.GetSnapshotResponse.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/ipfs_cluster_node.v1.StateDeltaService/Watch',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_state__delta__pb2.WatchRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_state__delta__pb2.WatchResponse.FromString,
+                _registered_method=True)
 
 
 class StateDeltaServiceServicer:
@@ -58,6 +63,35 @@ class StateDeltaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Sends tables as they are, and then their changes, until the caller ends the call.
+
+        The answer begins with a `schema` for each table. Then, from nothing or after a `reset`: the rows of each table in
+        frames of kind `SNAPSHOT`, and a bookmark. From a `resume_token`: what changed since its bookmark. Then changes, and
+        a bookmark after each batch of them and at least every `bookmark_interval`.
+
+        A reader keeps each table by its row key (`Schema.key_columns`). It drops the rows that a frame of kind `DELETIONS`
+        names, those whose first key column is one of `keys`, and puts the rows of the other frames, each in the place of one
+        with the same row key. At a `reset` it drops all rows of all tables. It does so at the next bookmark: what came after
+        the last bookmark of a call that ended is discarded. So:
+        - At each bookmark the reader's tables equal the state at its `revision`, of what the caller may read.
+        - Revisions only grow, within a call and from a call to those that resume it, at whichever master.
+        - Rows come whole. Between two bookmarks a row that changed several times may come once, as it was last; one that was
+        added and deleted again may not come at all. A row may come though it has not changed, and a deletion may name a
+        row that the reader does not have.
+
+        Answered by every master from the state that it has applied, which follows the leader's; `Bookmark.age` bounds how
+        old it is. A slow reader gets fewer and larger batches: nothing is queued for it.
+        The call ends with the refusal when the caller loses the right to it; `RIGHTS_CHANGED` says that it has other rights.
+        Errors: `INVALID_ARGUMENT` for an unknown table or column, or a token that no bookmark had. `NOT_LEADER` or
+        `NO_LEADER` if this master has not come as far as the token, or has heard of no leader for 10 s: call another one.
+        `OVERLOADED` with `RetryInfo` if the caller, or all together, have too many watches here, or too many snapshots are
+        being sent; `DEADLINE_EXCEEDED` if a snapshot is read too slowly.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StateDeltaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -65,6 +99,11 @@ def add_StateDeltaServiceServicer_to_server(servicer, server):
                     servicer.GetSnapshot,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_state__delta__pb2.GetSnapshotRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_state__delta__pb2.GetSnapshotResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_state__delta__pb2.WatchRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_state__delta__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -95,6 +134,33 @@ class StateDeltaService:
             '/ipfs_cluster_node.v1.StateDeltaService/GetSnapshot',
             ipfs__cluster__node_dot_v1_dot_state__delta__pb2.GetSnapshotRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_state__delta__pb2.GetSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.StateDeltaService/Watch',
+            ipfs__cluster__node_dot_v1_dot_state__delta__pb2.WatchRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_state__delta__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

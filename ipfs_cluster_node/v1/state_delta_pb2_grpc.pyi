@@ -41,6 +41,31 @@ class StateDeltaServiceStub:
     answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
     Errors: `INVALID_ARGUMENT` for an unknown table.
     """
+    Watch: _grpc.UnaryStreamMultiCallable[_state_delta_pb2.WatchRequest, _state_delta_pb2.WatchResponse]
+    """Sends tables as they are, and then their changes, until the caller ends the call.
+
+    The answer begins with a `schema` for each table. Then, from nothing or after a `reset`: the rows of each table in
+    frames of kind `SNAPSHOT`, and a bookmark. From a `resume_token`: what changed since its bookmark. Then changes, and
+    a bookmark after each batch of them and at least every `bookmark_interval`.
+
+    A reader keeps each table by its row key (`Schema.key_columns`). It drops the rows that a frame of kind `DELETIONS`
+    names, those whose first key column is one of `keys`, and puts the rows of the other frames, each in the place of one
+    with the same row key. At a `reset` it drops all rows of all tables. It does so at the next bookmark: what came after
+    the last bookmark of a call that ended is discarded. So:
+    - At each bookmark the reader's tables equal the state at its `revision`, of what the caller may read.
+    - Revisions only grow, within a call and from a call to those that resume it, at whichever master.
+    - Rows come whole. Between two bookmarks a row that changed several times may come once, as it was last; one that was
+      added and deleted again may not come at all. A row may come though it has not changed, and a deletion may name a
+      row that the reader does not have.
+
+    Answered by every master from the state that it has applied, which follows the leader's; `Bookmark.age` bounds how
+    old it is. A slow reader gets fewer and larger batches: nothing is queued for it.
+    The call ends with the refusal when the caller loses the right to it; `RIGHTS_CHANGED` says that it has other rights.
+    Errors: `INVALID_ARGUMENT` for an unknown table or column, or a token that no bookmark had. `NOT_LEADER` or
+    `NO_LEADER` if this master has not come as far as the token, or has heard of no leader for 10 s: call another one.
+    `OVERLOADED` with `RetryInfo` if the caller, or all together, have too many watches here, or too many snapshots are
+    being sent; `DEADLINE_EXCEEDED` if a snapshot is read too slowly.
+    """
 
 @_typing.type_check_only
 class StateDeltaServiceAsyncStub(StateDeltaServiceStub):
@@ -54,6 +79,31 @@ class StateDeltaServiceAsyncStub(StateDeltaServiceStub):
     applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age. The frames of the
     answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
     Errors: `INVALID_ARGUMENT` for an unknown table.
+    """
+    Watch: _aio.UnaryStreamMultiCallable[_state_delta_pb2.WatchRequest, _state_delta_pb2.WatchResponse]  # type: ignore[assignment]
+    """Sends tables as they are, and then their changes, until the caller ends the call.
+
+    The answer begins with a `schema` for each table. Then, from nothing or after a `reset`: the rows of each table in
+    frames of kind `SNAPSHOT`, and a bookmark. From a `resume_token`: what changed since its bookmark. Then changes, and
+    a bookmark after each batch of them and at least every `bookmark_interval`.
+
+    A reader keeps each table by its row key (`Schema.key_columns`). It drops the rows that a frame of kind `DELETIONS`
+    names, those whose first key column is one of `keys`, and puts the rows of the other frames, each in the place of one
+    with the same row key. At a `reset` it drops all rows of all tables. It does so at the next bookmark: what came after
+    the last bookmark of a call that ended is discarded. So:
+    - At each bookmark the reader's tables equal the state at its `revision`, of what the caller may read.
+    - Revisions only grow, within a call and from a call to those that resume it, at whichever master.
+    - Rows come whole. Between two bookmarks a row that changed several times may come once, as it was last; one that was
+      added and deleted again may not come at all. A row may come though it has not changed, and a deletion may name a
+      row that the reader does not have.
+
+    Answered by every master from the state that it has applied, which follows the leader's; `Bookmark.age` bounds how
+    old it is. A slow reader gets fewer and larger batches: nothing is queued for it.
+    The call ends with the refusal when the caller loses the right to it; `RIGHTS_CHANGED` says that it has other rights.
+    Errors: `INVALID_ARGUMENT` for an unknown table or column, or a token that no bookmark had. `NOT_LEADER` or
+    `NO_LEADER` if this master has not come as far as the token, or has heard of no leader for 10 s: call another one.
+    `OVERLOADED` with `RetryInfo` if the caller, or all together, have too many watches here, or too many snapshots are
+    being sent; `DEADLINE_EXCEEDED` if a snapshot is read too slowly.
     """
 
 class StateDeltaServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -71,6 +121,37 @@ class StateDeltaServiceServicer(metaclass=_abc_1.ABCMeta):
         applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age. The frames of the
         answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
         Errors: `INVALID_ARGUMENT` for an unknown table.
+        """
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _state_delta_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_state_delta_pb2.WatchResponse], _abc.AsyncIterator[_state_delta_pb2.WatchResponse]]:
+        """Sends tables as they are, and then their changes, until the caller ends the call.
+
+        The answer begins with a `schema` for each table. Then, from nothing or after a `reset`: the rows of each table in
+        frames of kind `SNAPSHOT`, and a bookmark. From a `resume_token`: what changed since its bookmark. Then changes, and
+        a bookmark after each batch of them and at least every `bookmark_interval`.
+
+        A reader keeps each table by its row key (`Schema.key_columns`). It drops the rows that a frame of kind `DELETIONS`
+        names, those whose first key column is one of `keys`, and puts the rows of the other frames, each in the place of one
+        with the same row key. At a `reset` it drops all rows of all tables. It does so at the next bookmark: what came after
+        the last bookmark of a call that ended is discarded. So:
+        - At each bookmark the reader's tables equal the state at its `revision`, of what the caller may read.
+        - Revisions only grow, within a call and from a call to those that resume it, at whichever master.
+        - Rows come whole. Between two bookmarks a row that changed several times may come once, as it was last; one that was
+          added and deleted again may not come at all. A row may come though it has not changed, and a deletion may name a
+          row that the reader does not have.
+
+        Answered by every master from the state that it has applied, which follows the leader's; `Bookmark.age` bounds how
+        old it is. A slow reader gets fewer and larger batches: nothing is queued for it.
+        The call ends with the refusal when the caller loses the right to it; `RIGHTS_CHANGED` says that it has other rights.
+        Errors: `INVALID_ARGUMENT` for an unknown table or column, or a token that no bookmark had. `NOT_LEADER` or
+        `NO_LEADER` if this master has not come as far as the token, or has heard of no leader for 10 s: call another one.
+        `OVERLOADED` with `RetryInfo` if the caller, or all together, have too many watches here, or too many snapshots are
+        being sent; `DEADLINE_EXCEEDED` if a snapshot is read too slowly.
         """
 
 def add_StateDeltaServiceServicer_to_server(servicer: StateDeltaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,6 +7,7 @@ from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.client.client import Client
 
 BY_OTHER_MEANS = {
+    "Watch": "`watch_state`; a bare `watch` would not say of what",
     "RenewCertificate": "the client renews its certificate when it is used",
     "GetBlocks": "files are read whole, with `get_content`",
 }

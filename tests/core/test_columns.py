@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.cli.cluster_commands import STATE_TABLES
+from ipfs_cluster_node.cli.state_commands import STATE_TABLES
 from ipfs_cluster_node.core.authorization import (
     ROW_UNKNOWN,
     content_args,

@@ -37,7 +37,7 @@ METHODS: Final = {
     for method, rule in RULES_BY_METHOD.items()
     if rule.command is not None and CallerClass.CLIENT in rule.callers
 }
-STREAMS: Final = {"CreateBackup", "WatchTasks", "GetContent", "GetBlocks", "GetSnapshot"}
+STREAMS: Final = {"CreateBackup", "WatchTasks", "GetContent", "GetBlocks", "GetSnapshot", "Watch"}
 STRANGER: Final = Identity.create()
 SPEC: Final = task_dispatch_pb2.TaskSpec(task_type="echo")
 REQUESTS: Final[dict[str, Any]] = {
@@ -65,6 +65,9 @@ REQUESTS: Final[dict[str, Any]] = {
     "SubmitTask": task_dispatch_pb2.SubmitTaskRequest(request_id="r", spec=SPEC),
     "SubmitTasks": task_dispatch_pb2.SubmitTasksRequest(request_id="s", specs=[SPEC]),
     "TransferLeadership": membership_pb2.TransferLeadershipRequest(node_id=STRANGER.node_id),
+    "Watch": state_delta_pb2.WatchRequest(
+        tables=[state_delta_pb2.TableFilter(table=state_delta_pb2.STATE_TABLE_NODES)]
+    ),
     "WatchTasks": task_dispatch_pb2.WatchTasksRequest(task_ids=["t"]),
 }
 """Of the others an empty one will do."""

@@ -218,7 +218,7 @@ def snapshots(_: Scene) -> list[Largest]:
             # Evaluated row by row, a large table takes minutes; its duration means nothing here.
             seconds=CALL_SECONDS if by == "operator" else JUDGED_SECONDS,
         )
-        for table in (s.STATE_TABLE_NODES, s.STATE_TABLE_TASKS, s.STATE_TABLE_CONTENT)
+        for table in filter(None, s.StateTable.values())
         for by in ("operator", "judged")
     ]
 

@@ -406,5 +406,6 @@ ITEMS: Final[Mapping[str, auth.Args]] = {
     "ListNodes": auth.member_args(principal(WORKER, Role.WORKER)),
     "ListTasks": auth.task_args(STATE.tasks.get(TaskId("mine")), ALICE),
     "GetSnapshot": {"table": "tasks", **auth.ROW_UNKNOWN},
+    "Watch": {"table": "tasks", **auth.ROW_UNKNOWN},
 }
 """An item of each method that asks for nothing itself: it shows what may be read."""

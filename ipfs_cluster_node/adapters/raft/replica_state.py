@@ -90,6 +90,10 @@ class ReplicaState:
         """The place in the log that the present state is from."""
         return self.engine.position()
 
+    def term_at(self, index: int) -> int | None:
+        """The term of an entry; None if the log does not have it, or no longer."""
+        return self.engine.journal.term_at(index)
+
     @property
     def voters(self) -> frozenset[VoterId]:
         """The voters of the newest configuration in the log."""

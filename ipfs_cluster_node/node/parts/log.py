@@ -62,6 +62,7 @@ class LogPart(Part):
         common.certificate.on_renewed.append(self._redial)
         member.authority.use_keys(self._seal_key, self._recovery)
         member.consensus.use_log(self.machine, self.replica)
+        member.state_watches.changes.follow(self.machine, self.replica)
         member.uplink.register_as(
             incarnation=int(self.replica.voter.rpartition(".")[2]),
             seal_key=member.authority.seal_public_key,
@@ -73,6 +74,7 @@ class LogPart(Part):
         """Answer as a node without a log, which forgets what it knew by it."""
         common, member = self._common, self._member
         member.consensus.drop_log()
+        member.state_watches.changes.unfollow()
         member.on_leadership(False)
         member.authorizer.forget()
         member.authority.forget_keys()

@@ -14,6 +14,7 @@ from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.cluster.members import Members
+from ipfs_cluster_node.cluster.state_watches import StateWatches
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.core.ids import Did
@@ -62,6 +63,7 @@ class MemberPart(Part):
         self._observations = common.observations
         self.tasks = Tasks(self.consensus, common.observations)
         self.sessions = WorkerSessions(self.consensus, self.tasks, common.observations, clock=clock)
+        self.state_watches = StateWatches(self.consensus)
         self.authority = ClusterAuthority(
             home,
             self.consensus,
@@ -143,7 +145,7 @@ class MemberPart(Part):
             AuditServicer(self.audit, self._node_id),
             ContentServicer(self.contents, consensus),
             MembershipServicer(self.members, consensus, Backups(consensus)),
-            StateDeltaServicer(consensus),
+            StateDeltaServicer(consensus, self.state_watches),
             TaskDispatchServicer(self.tasks),
             NodeServicer(self.members, consensus),
             WorkerServicer(self.sessions),

@@ -1,0 +1,364 @@
+"""Watches of the state: each is a position in the log, and gets what changed since."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from ipfs_cluster_node.access.context import Permissions
+from ipfs_cluster_node.access.turns import Turn
+from ipfs_cluster_node.cluster.consensus import Consensus
+from ipfs_cluster_node.cluster.state_changes import Batch, Changed, Instant, Position, StateChanges
+from ipfs_cluster_node.codec.arrow_tables import schema_message
+from ipfs_cluster_node.codec.resume_tokens import (
+    ResumeToken,
+    decode_resume_token,
+    digest_of,
+    encode_resume_token,
+)
+from ipfs_cluster_node.codec.state_watch import encoder_of
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.schemas import CONTENT
+from ipfs_cluster_node.core.state_events import (
+    Bookmark,
+    Deletions,
+    Reset,
+    ResetCause,
+    Rows,
+    RowsKind,
+    StateEvent,
+    WatchedTable,
+)
+from ipfs_cluster_node.core.state_tables import STATE_TABLES, FileItem, Item
+
+SNAPSHOTS_MAX: Final = 4
+"""Snapshots that are sent at once. Each keeps a list of all rows as they were when it began."""
+SNAPSHOT_WAIT_SECONDS: Final = 10.0
+"""Further ones wait for so long, and are refused then: OVERLOADED."""
+SNAPSHOT_SECONDS_MAX: Final = 300.0
+"""A snapshot that is not read in this time ends its watch: DEADLINE_EXCEEDED."""
+CATCH_UP_SECONDS: Final = 1.0
+"""How long a master that has not come as far as a resume token waits for that."""
+CATCH_UP_STEP_SECONDS: Final = 0.02
+RIGHTS_SECONDS: Final = 1.0
+"""How often a watch without changes looks whether it may go on."""
+KEYS_PER_FRAME: Final = 4096
+"""Keys of deleted rows in one message."""
+
+
+class StateWatches:
+    """The watches of one node."""
+
+    def __init__(self, consensus: Consensus) -> None:
+        """Watch the log that `changes` follows."""
+        self._consensus = consensus
+        self.changes = StateChanges(consensus)
+        self._snapshots = asyncio.Semaphore(SNAPSHOTS_MAX)
+
+    async def watch(
+        self,
+        tables: Sequence[WatchedTable],
+        resume_token: bytes,
+        interval: float,
+        permissions: Permissions,
+        turn: Turn,
+    ) -> AsyncGenerator[StateEvent, None]:
+        """Yield the tables as they are, or what changed since a token, and what changes then.
+
+        Bookmarks are at most `interval` seconds apart. Ends only by being closed.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT for a token of another kind; NOT_LEADER, NO_LEADER,
+                OVERLOADED or DEADLINE_EXCEEDED, if another master may do better.
+        """
+        token = decode_resume_token(resume_token) if resume_token else None
+        watch = _Watch(self, tables, permissions, turn)
+        names = [each.name for each in tables]
+        self.changes.use(names, 1)
+        try:
+            cause = None if token is None else await watch.resume(token)
+            if cause is not None:
+                yield Reset(cause, self.changes.oldest(names))
+            if watch.position is None:
+                async for event in watch.snapshot():
+                    yield event
+            else:
+                yield watch.bookmark(self.changes.now())
+            async for event in watch.follow(interval):
+                yield event
+        finally:
+            self.changes.use(names, -1)
+
+    @asynccontextmanager
+    async def snapshot_slot(self) -> AsyncIterator[None]:
+        """Wait until another snapshot may be sent; raises OVERLOADED."""
+        try:
+            async with asyncio.timeout(SNAPSHOT_WAIT_SECONDS):
+                await self._snapshots.acquire()
+        except TimeoutError:
+            raise ClusterError(
+                Reason.OVERLOADED,
+                f"this node sends {SNAPSHOTS_MAX} snapshots already; try again in a moment, or "
+                "another master",
+                retry_after=timedelta(seconds=1),
+            ) from None
+        try:
+            yield
+        finally:
+            self._snapshots.release()
+
+    def cluster_digest(self) -> bytes:
+        """What says in a token of which cluster it is."""
+        return digest_of([self._consensus.state().cluster_id.encode()])
+
+    def not_caught_up(self) -> ClusterError:
+        """The refusal of a token that is ahead of this master."""
+        error = self._consensus.not_leader()
+        return ClusterError(
+            error.reason,
+            "this master has not come as far as the resume token; ask another one",
+            leader=error.leader,
+            retry_after=error.retry_after,
+        )
+
+    @property
+    def leads_for_sure(self) -> bool:
+        """Whether no other master has a newer state."""
+        replica = self._consensus.replica
+        return replica is not None and replica.leads_for_sure
+
+
+@dataclass(slots=True)
+class _Shown:
+    """The items that a caller with limited rights was sent, so that it hears of no others."""
+
+    keys: set[str] = field(default_factory=set)
+    of_tasks: dict[TaskId, set[str]] = field(default_factory=dict)
+    """Files that go with a task: once it is deleted, their namespace is not known."""
+
+    def add(self, item: Item) -> None:
+        self.keys.add(item.key)
+        if isinstance(item, FileItem) and item.content.goes_with:
+            self.of_tasks.setdefault(item.content.goes_with, set()).add(item.key)
+
+
+class _Watch:
+    """One watch."""
+
+    def __init__(
+        self,
+        watches: StateWatches,
+        tables: Sequence[WatchedTable],
+        permissions: Permissions,
+        turn: Turn,
+    ) -> None:
+        self._watches, self._changes = watches, watches.changes
+        self._tables, self._names = tables, [each.name for each in tables]
+        self._permissions, self._turn = permissions, turn
+        self._rights = permissions.rights
+        self.position: Position | None = None
+        self._shown: dict[str, _Shown] = {}
+        self._digest = digest_of(
+            part
+            for each in tables
+            for part in (schema_message(encoder_of(each).schema)[0], each.key_prefix.encode())
+        )
+
+    async def resume(self, token: ResumeToken) -> ResetCause | None:
+        """Go on from a token; returns why that is not possible.
+
+        Raises:
+            ClusterError: NOT_LEADER or NO_LEADER: this master has not come so far.
+        """
+        if token.cluster != self._watches.cluster_digest():
+            return ResetCause.OTHER_CLUSTER
+        if token.tables != self._digest:
+            return ResetCause.OTHER_TABLES
+        if self._rights is not None or not token.everything:
+            return ResetCause.RIGHTS_CHANGED
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CATCH_UP_SECONDS
+        while (now := self._changes.now()).position.revision < token.revision:
+            if self._watches.leads_for_sure:
+                return ResetCause.OTHER_CLUSTER
+            if loop.time() > until:
+                raise self._watches.not_caught_up()
+            await asyncio.sleep(CATCH_UP_STEP_SECONDS)
+        position = Position(token.revision, token.term)
+        of_here = self._changes.has_history(position, at=now.position)
+        if of_here is False:
+            return ResetCause.OTHER_CLUSTER
+        if of_here is None or token.revision < self._changes.oldest(self._names):
+            return ResetCause.COMPACTED
+        self.position = position
+        return None
+
+    async def snapshot(self) -> AsyncIterator[StateEvent]:
+        """Everything as it is, and the bookmark of that."""
+        loop = asyncio.get_running_loop()
+        async with self._watches.snapshot_slot():
+            until = loop.time() + SNAPSHOT_SECONDS_MAX
+            self._rights = self._permissions.rights
+            self._shown = {} if self._rights is None else {n: _Shown() for n in self._names}
+            instant = self._changes.now()
+            wholes = [instant.items(STATE_TABLES[each.name]) for each in self._tables]
+            for watched, items in zip(self._tables, wholes, strict=True):
+                async for payload in self._encoded(watched, items):
+                    yield Rows(watched.name, RowsKind.SNAPSHOT, payload)
+                    if loop.time() > until:
+                        raise ClusterError(
+                            Reason.DEADLINE_EXCEEDED,
+                            f"a snapshot is to be read in {SNAPSHOT_SECONDS_MAX:.0f} s",
+                        )
+        self.position = instant.position
+        yield self.bookmark(instant)
+
+    async def _encoded(
+        self, watched: WatchedTable, items: Iterable[Item | None]
+    ) -> AsyncIterator[bytes]:
+        encoder, turn = encoder_of(watched), self._turn
+        for item in items:
+            if item is not None and self._may_see(watched, item):
+                for row in item.rows():
+                    for payload in encoder.add(row):
+                        yield payload
+            if turn.over:
+                await turn.next()
+        for payload in encoder.rest():
+            yield payload
+
+    def _may_see(self, watched: WatchedTable, item: Item) -> bool:
+        if not item.key.startswith(watched.key_prefix):
+            return False
+        if self._rights is None:
+            return True
+        if not self._permissions.allows(item.args(self._permissions.caller.did)):
+            return False
+        self._shown[watched.name].add(item)
+        return True
+
+    async def follow(self, interval: float) -> AsyncIterator[StateEvent]:
+        """What changes from the position on."""
+        loop = asyncio.get_running_loop()
+        marked = loop.time()
+        while True:
+            left = marked + interval - loop.time()
+            assert self.position is not None
+            await self._changes.wait(self.position.revision, max(0.0, min(left, RIGHTS_SECONDS)))
+            if self._permissions.rights != self._rights:
+                yield Reset(ResetCause.RIGHTS_CHANGED, self._changes.oldest(self._names))
+                async for event in self.snapshot():
+                    yield event
+                marked = loop.time()
+                continue
+            batch = self._next_batch()
+            if not self._is_known(batch):
+                yield Reset(ResetCause.COMPACTED, self._changes.oldest(self._names))
+                async for event in self.snapshot():
+                    yield event
+                marked = loop.time()
+                continue
+            sent = False
+            for watched in self._tables:
+                async for event in self._changed(watched, batch):
+                    sent = True
+                    yield event
+            self.position = batch.at
+            if sent or loop.time() >= marked + interval:
+                yield self._bookmark(batch.at, batch.age_ms)
+                marked = loop.time()
+
+    def _is_known(self, batch: Batch) -> bool:
+        if any(batch.tables[name] is None for name in self._names):
+            return False
+        return self._rights is None or batch.tasks_deleted is not None
+
+    def _next_batch(self) -> Batch:
+        """What all get that are as far, if this one is; else what changed since its position."""
+        assert self.position is not None
+        latest = self._changes.latest
+        if (
+            latest is not None
+            and latest.since <= self.position.revision < latest.at.revision
+            and latest.tables.keys() >= set(self._names)
+        ):
+            self._changes.now()  # Raises if this master may no longer answer.
+            return latest
+        return self._changes.batch(self._names, self.position.revision)
+
+    async def _changed(self, watched: WatchedTable, batch: Batch) -> AsyncIterator[StateEvent]:
+        changed = batch.tables[watched.name]
+        assert changed is not None
+        if self._rights is None and not watched.key_prefix:
+            found = await batch.encoded(watched)
+            deletions, payloads = list(found.deletions), list(found.payloads)
+        else:
+            deletions, payloads = await self._changed_of_mine(watched, changed)
+            deletions += self._no_longer_mine(watched, batch)
+        for start in range(0, len(deletions), KEYS_PER_FRAME):
+            yield Deletions(watched.name, tuple(deletions[start : start + KEYS_PER_FRAME]))
+        for payload in payloads:
+            yield Rows(watched.name, RowsKind.UPSERTS, payload)
+
+    async def _changed_of_mine(
+        self, watched: WatchedTable, changed: Changed
+    ) -> tuple[list[str], list[bytes]]:
+        """What changed of what this caller watches and may read."""
+        encoder, turn = encoder_of(watched), self._turn
+        payloads: list[bytes] = []
+        kept: set[str] = set()
+        shown = None if self._rights is None else self._shown[watched.name]
+        before = set() if shown is None else set(shown.keys)
+        for item in changed.items:
+            if item is not None and self._may_see(watched, item):
+                kept.add(item.key)
+                for row in item.rows():
+                    payloads += encoder.add(row)
+            if turn.over:
+                await turn.next()
+        payloads += encoder.rest()
+        gone = [
+            name
+            for name in changed.names
+            if (changed.grouped or name not in kept)
+            and (name in before if shown is not None else name.startswith(watched.key_prefix))
+        ]
+        if shown is not None:
+            shown.keys.difference_update(name for name in gone if name not in kept)
+        return gone, payloads
+
+    def _no_longer_mine(self, watched: WatchedTable, batch: Batch) -> list[str]:
+        """Files that this caller was sent, and that are in no known namespace any longer."""
+        shown = self._shown.get(watched.name)
+        if shown is None or watched.name != CONTENT.name:
+            return []
+        contents = self._changes.now().state.contents
+        caller = self._permissions.caller.did
+        gone = []
+        for task_id in batch.tasks_deleted or ():
+            for cid in shown.of_tasks.pop(task_id, ()):
+                content = contents.get(cid)
+                if cid in shown.keys and content is not None:
+                    item = FileItem(content, frozenset(), lambda _task_id: None)
+                    if not self._permissions.allows(item.args(caller)):
+                        shown.keys.discard(cid)
+                        gone.append(cid)
+        return gone
+
+    def bookmark(self, instant: Instant) -> Bookmark:
+        """The bookmark of the position, which the state of an instant contains."""
+        assert self.position is not None
+        return self._bookmark(self.position, instant.age_ms)
+
+    def _bookmark(self, position: Position, age_ms: int) -> Bookmark:
+        token = ResumeToken(
+            cluster=self._watches.cluster_digest(),
+            tables=self._digest,
+            revision=position.revision,
+            term=position.term,
+            everything=self._rights is None,
+        )
+        return Bookmark(position.revision, encode_resume_token(token), age_ms)
