@@ -1,16 +1,18 @@
 """Which rows of the state changed last, so that a reader can be told what changed since."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from itertools import takewhile
 from typing import Any, Final
 
-from ipfs_cluster_node.core.tables import TableName
+from ipfs_cluster_node.core.tables import TableName, Touched
 
 KEYS_KEPT_MAX: Final = 100_000
 """Keys of one table whose last change is remembered: some 20 MB. What changed before the oldest of
 them is compacted."""
+ENTRIES_KEPT_MAX: Final = 20_000
+"""Entries that are remembered as they came, some 10 MB, until somebody asks what changed. Sorting
+them by key costs ten times as much as remembering them, and most masters have no watcher."""
 TERMS_KEPT_MAX: Final = 1_000
 """Changes of the term that are remembered; revisions before the oldest are compacted."""
 
@@ -32,20 +34,33 @@ class Changes:
             table: OrderedDict() for table in tables
         }
         self._floors = dict.fromkeys(self._last, revision)
+        self._new: deque[tuple[int, Touched]] = deque()
+        self._new_keys = 0
         self._terms: OrderedDict[int, int] = OrderedDict()
         """By the first revision that was seen of each."""
         self._term = -1
 
-    def note(self, revision: int, touched: Mapping[TableName, AbstractSet[Any]]) -> None:
+    def note(self, revision: int, touched: Touched) -> None:
         """Note what changed; revisions must not shrink."""
-        for table, keys in touched.items():
-            last = self._last.get(table)
-            if last is None:
-                continue
-            to_end = last.move_to_end
-            for key in keys:
-                last[key] = revision
-                to_end(key)
+        self._new.append((revision, touched))
+        for keys in touched.values():
+            self._new_keys += len(keys)
+        while len(self._new) > ENTRIES_KEPT_MAX or self._new_keys > self._keys_max:
+            self._begins, dropped = self._new.popleft()
+            self._new_keys -= sum(map(len, dropped.values()))
+
+    def _sort(self) -> None:
+        """Sort what was noted last by key."""
+        for revision, touched in self._new:
+            for table in touched.keys() & self._last.keys():
+                last = self._last[table]
+                to_end = last.move_to_end
+                for key in touched[table]:
+                    last[key] = revision
+                    to_end(key)
+        self._new.clear()
+        self._new_keys = 0
+        for table, last in self._last.items():
             while len(last) > self._keys_max:
                 _, self._floors[table] = last.popitem(last=False)
 
@@ -55,7 +70,7 @@ class Changes:
             self._term = self._terms[revision] = term
             while len(self._terms) > TERMS_KEPT_MAX:
                 self._terms.popitem(last=False)
-                self._begins = next(iter(self._terms))
+                self._begins = max(self._begins, next(iter(self._terms)))
 
     def term_of(self, revision: int) -> int | None:
         """The term of an entry since the beginning, None if it is not known."""
@@ -63,6 +78,7 @@ class Changes:
 
     def floor(self, table: TableName) -> int:
         """The oldest revision since which all changes of a table are known."""
+        self._sort()
         return max(self._floors[table], self._begins)
 
     def since(self, table: TableName, revision: int) -> list[Any] | None:

@@ -13,6 +13,7 @@ import pytest_asyncio
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.client.watched_state import WatchedState
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSection
@@ -223,11 +224,17 @@ async def test_each_table_shows_the_rows_that_may_be_read(
     cid = (await client.add_content(path)).cid
     mine = await client.submit_task("echo", namespace="rows/a")
     await client.submit_task("echo", namespace="rows/b")
-    tables = ("nodes", "tasks", "content")
+    tables = ("nodes", "tasks", "content", "config")
     assert len(tables) == len(state_delta_pb2.StateTable.keys()) - 1
 
     async def rows(reader: Client) -> dict[str, int]:
-        return {table: (await reader.get_snapshot(table)).num_rows for table in tables}
+        shown = {table: (await reader.get_snapshot(table)).num_rows for table in tables}
+        watched = WatchedState()
+        async for event in reader.watch_state(tables):
+            if watched.apply(event):
+                break
+        assert {table: len(list(watched.rows(table))) for table in tables} == shown
+        return shown
 
     everything = await rows(client)
     assert min(everything.values()) > 0
@@ -244,6 +251,8 @@ async def test_each_table_shows_the_rows_that_may_be_read(
         assert await column(reader, "content", "cid") == {cid}
     async with limited("/state/read", ["==", ".table", "tasks"]) as reader:
         assert await rows(reader) == nothing | {"tasks": everything["tasks"]}
+    async with limited("/state/read", ["==", ".table", "config"]) as reader:
+        assert await rows(reader) == nothing | {"config": everything["config"]}
     # Where a row has no size, it counts as larger than any limit.
     async with limited("/state/read", ["<=", ".size", 77]) as reader:
         assert (await rows(reader)) | {"content": 0} == nothing
