@@ -29,7 +29,7 @@ class ContentServiceStub:
     """Stores files as blocks and serves them by CID.
 
     The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
-    nodes of up to 174 links above them.
+    nodes of up to 174 links above them; a file of one leaf has the leaf's CID. docs/other-languages.md has each byte.
     """
 
     def __init__(self, channel):
@@ -79,7 +79,7 @@ class ContentServiceServicer:
     """Stores files as blocks and serves them by CID.
 
     The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
-    nodes of up to 174 links above them.
+    nodes of up to 174 links above them; a file of one leaf has the leaf's CID. docs/other-languages.md has each byte.
     """
 
     def AddContent(self, request_iterator, context):
@@ -211,7 +211,7 @@ class ContentService:
     """Stores files as blocks and serves them by CID.
 
     The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
-    nodes of up to 174 links above them.
+    nodes of up to 174 links above them; a file of one leaf has the leaf's CID. docs/other-languages.md has each byte.
     """
 
     @staticmethod

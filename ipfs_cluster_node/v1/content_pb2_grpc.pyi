@@ -30,7 +30,7 @@ class ContentServiceStub:
     """Stores files as blocks and serves them by CID.
 
     The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
-    nodes of up to 174 links above them.
+    nodes of up to 174 links above them; a file of one leaf has the leaf's CID. docs/other-languages.md has each byte.
     """
 
     @_typing.overload
@@ -94,7 +94,7 @@ class ContentServiceAsyncStub(ContentServiceStub):
     """Stores files as blocks and serves them by CID.
 
     The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
-    nodes of up to 174 links above them.
+    nodes of up to 174 links above them; a file of one leaf has the leaf's CID. docs/other-languages.md has each byte.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -154,7 +154,7 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Stores files as blocks and serves them by CID.
 
     The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
-    nodes of up to 174 links above them.
+    nodes of up to 174 links above them; a file of one leaf has the leaf's CID. docs/other-languages.md has each byte.
     """
 
     @_abc_1.abstractmethod

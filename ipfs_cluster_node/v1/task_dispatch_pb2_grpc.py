@@ -130,7 +130,8 @@ class TaskDispatchServiceServicer:
 
         Sends first the current state of each, then every change; a slow reader may miss states, but never the last one.
         The stream ends once all tasks have ended. At most 20,000 tasks. If the answering node loses leadership, the stream
-        ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
+        ends with `NOT_LEADER`, or with `NO_LEADER` while there is no other leader, and the caller watches again at the new
+        one. Errors: `TASK_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -70,7 +70,8 @@ class TaskDispatchServiceStub:
 
     Sends first the current state of each, then every change; a slow reader may miss states, but never the last one.
     The stream ends once all tasks have ended. At most 20,000 tasks. If the answering node loses leadership, the stream
-    ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
+    ends with `NOT_LEADER`, or with `NO_LEADER` while there is no other leader, and the caller watches again at the new
+    one. Errors: `TASK_NOT_FOUND`.
     """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.CancelTaskRequest, _task_dispatch_pb2.CancelTaskResponse]
     """Cancels a task; answers once that is committed. The process of a running attempt is then killed.
@@ -120,7 +121,8 @@ class TaskDispatchServiceAsyncStub(TaskDispatchServiceStub):
 
     Sends first the current state of each, then every change; a slow reader may miss states, but never the last one.
     The stream ends once all tasks have ended. At most 20,000 tasks. If the answering node loses leadership, the stream
-    ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
+    ends with `NOT_LEADER`, or with `NO_LEADER` while there is no other leader, and the caller watches again at the new
+    one. Errors: `TASK_NOT_FOUND`.
     """
     CancelTask: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.CancelTaskRequest, _task_dispatch_pb2.CancelTaskResponse]  # type: ignore[assignment]
     """Cancels a task; answers once that is committed. The process of a running attempt is then killed.
@@ -197,7 +199,8 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Sends first the current state of each, then every change; a slow reader may miss states, but never the last one.
         The stream ends once all tasks have ended. At most 20,000 tasks. If the answering node loses leadership, the stream
-        ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
+        ends with `NOT_LEADER`, or with `NO_LEADER` while there is no other leader, and the caller watches again at the new
+        one. Errors: `TASK_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod

@@ -98,3 +98,10 @@ def test_what_the_grpc_library_refuses_is_not_repeated_as_an_overload(
     error = error_from_rpc(failed(grpc.StatusCode.RESOURCE_EXHAUSTED, words))
     assert error.reason is reason
     assert not error.reason.has(Trait.RETRYABLE)
+
+
+def test_what_is_repeated_follows_from_the_status_and_two_reasons() -> None:
+    # So docs/other-languages.md says it to clients without the list.
+    unavailable = {reason for reason in Reason if reason.status == "UNAVAILABLE"}
+    repeated = {reason for reason in Reason if reason.has(Trait.RETRYABLE)}
+    assert repeated == unavailable | {Reason.OVERLOADED, Reason.DEADLINE_EXCEEDED}

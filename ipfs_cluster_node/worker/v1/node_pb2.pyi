@@ -166,7 +166,9 @@ class HeartbeatRequest(_message.Message):
     content_bytes: _builtins.int
     """Bytes of the blocks that it stores; unset if unknown."""
     certificate_epoch: _builtins.int
-    """The epoch of the certificate and bundle in use."""
+    """The epoch of the certificate and bundle in use, as the answer that brought them says: a rotation of the cluster's
+    certificates waits until every live node reports the new one.
+    """
     revocations_version: _builtins.int
     """The version of the revocations that it has."""
     boot: _builtins.int

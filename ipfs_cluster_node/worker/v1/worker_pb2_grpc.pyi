@@ -48,8 +48,8 @@ class WorkerServiceStub:
     session. One that the leader can't accept is confirmed too: it became the attempt's failure.
     5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
     6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
-    7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
-    node's lease lasts.
+    7. When the leader steps down it ends the stream with `NOT_LEADER`, or with `NO_LEADER` while there is no other.
+    Attempts continue while the node's lease lasts.
 
     `hello` names the versions of this protocol that the worker speaks, and `welcome` the one that holds: the highest
     that both speak. If there is none, the leader ends the stream with `PROTOCOL_UNSUPPORTED`.
@@ -79,8 +79,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     session. One that the leader can't accept is confirmed too: it became the attempt's failure.
     5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
     6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
-    7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
-    node's lease lasts.
+    7. When the leader steps down it ends the stream with `NOT_LEADER`, or with `NO_LEADER` while there is no other.
+    Attempts continue while the node's lease lasts.
 
     `hello` names the versions of this protocol that the worker speaks, and `welcome` the one that holds: the highest
     that both speak. If there is none, the leader ends the stream with `PROTOCOL_UNSUPPORTED`.
@@ -113,8 +113,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         session. One that the leader can't accept is confirmed too: it became the attempt's failure.
         5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
         6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
-        7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
-        node's lease lasts.
+        7. When the leader steps down it ends the stream with `NOT_LEADER`, or with `NO_LEADER` while there is no other.
+        Attempts continue while the node's lease lasts.
 
         `hello` names the versions of this protocol that the worker speaks, and `welcome` the one that holds: the highest
         that both speak. If there is none, the leader ends the stream with `PROTOCOL_UNSUPPORTED`.
