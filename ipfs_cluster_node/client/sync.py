@@ -170,6 +170,7 @@ class SyncClient:
 
     get_health = _blocking(Client.get_health)
     get_snapshot = _blocking(Client.get_snapshot)
+    watch_state = _iterating(Client.watch_state)
     create_backup = _blocking(Client.create_backup)
     copy_backup = _blocking(Client.copy_backup)
 
