@@ -1,5 +1,8 @@
 """`clients/examples`: each program does what its page says, with stubs alone."""
 
+import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -76,6 +79,30 @@ async def test_a_worker_in_go(cluster: LocalCluster, client: Client, tmp_path: P
         assert await upper(client, "renewed") == b"RENEWED"
         await client.transfer_leadership()
         assert await upper(client, "another leader") == b"ANOTHER LEADER"
+        # A rotation waits for the worker, which renews when a heartbeat says so.
+        epoch = await client.rotate_certificates(new_root=False)
+        assert (await worker.line("renewed")).split()[-1] == str(epoch)
+        await worker.line("session")
+
+
+@pytest.mark.asyncio
+async def test_a_worker_in_go_leaves_a_leader_that_does_not_answer(
+    cluster: LocalCluster, client: Client
+) -> None:
+    needed(GO_WORKER)
+    token = await client.create_join_token("worker")
+    enrolment = f"127.0.0.1:{cluster.enrolment_port}"
+    async with running([str(GO_WORKER), "-token", token.token, "-enrolment", enrolment]) as worker:
+        await worker.line("session")
+        leader = await cluster.leader(client)
+        assert leader.process is not None
+        os.kill(leader.process.pid, signal.SIGSTOP)
+        try:
+            # Its connection would break by keepalive after 15 s, when the lease is long over.
+            await asyncio.wait_for(worker.line("session"), 10)
+        finally:
+            os.kill(leader.process.pid, signal.SIGCONT)
+        assert await upper(client, "found it") == b"FOUND IT"
 
 
 async def follower(cluster: LocalCluster, client: Client) -> str:

@@ -77,13 +77,14 @@ func (i identity) renewalProof(current *x509.Certificate, key tlsKey) []byte {
 	return ed25519.Sign(i.key, append(append([]byte("cluster-renew-v1:"), hash[:]...), key.spki...))
 }
 
-// credentials is what TLS needs: the certificate with its key, and the roots to trust.
+// credentials is what TLS needs: the certificate with its key, and the roots to trust; and the epoch of both.
 type credentials struct {
 	certificate tls.Certificate
 	roots       *x509.CertPool
+	epoch       int64
 }
 
-func newCredentials(key tlsKey, certificatePEM, bundlePEM string) (credentials, error) {
+func newCredentials(key tlsKey, certificatePEM, bundlePEM string, epoch int64) (credentials, error) {
 	block, _ := pem.Decode([]byte(certificatePEM))
 	if block == nil {
 		return credentials{}, errors.New("the answer has no certificate")
@@ -97,7 +98,7 @@ func newCredentials(key tlsKey, certificatePEM, bundlePEM string) (credentials, 
 		return credentials{}, errors.New("the answer has no roots")
 	}
 	certificate := tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key.private, Leaf: leaf}
-	return credentials{certificate, roots}, nil
+	return credentials{certificate, roots, epoch}, nil
 }
 
 func (c credentials) config() *tls.Config {

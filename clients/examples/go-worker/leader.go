@@ -81,10 +81,10 @@ func (l *leader) renewed(with credentials) {
 	l.drop()
 }
 
-func (l *leader) certificate() *x509.Certificate {
+func (l *leader) certificate() (leaf *x509.Certificate, epoch int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.credentials.certificate.Leaf
+	return l.credentials.certificate.Leaf, l.credentials.epoch
 }
 
 func (l *leader) drop() {
@@ -104,8 +104,8 @@ func without(all []string, one string) []string {
 	return others
 }
 
-// call calls until a leader has answered, or the context ends. Only UNAVAILABLE is repeated: all calls of this worker
-// may be made again.
+// call calls until a leader has answered, or the context ends. Only what no leader answered is repeated: all calls of
+// this worker may be made again. A master that does not answer in time is left like one that can't be reached.
 func (l *leader) call(ctx context.Context, what func(context.Context, *grpc.ClientConn, *metadata.MD) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callSeconds)
 	defer cancel()
@@ -116,7 +116,9 @@ func (l *leader) call(ctx context.Context, what func(context.Context, *grpc.Clie
 		}
 		var trailer metadata.MD
 		err = what(ctx, connection, &trailer)
-		if code := status.Code(err); code != codes.Unavailable && code != codes.Canceled {
+		switch status.Code(err) {
+		case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:
+		default:
 			return err
 		}
 		l.follow(connection, trailer)

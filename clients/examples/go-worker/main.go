@@ -12,12 +12,14 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	random "math/rand/v2"
 	"sync/atomic"
 	"time"
 
 	v1 "ipfs-cluster-node.alt/ipfs_cluster_node/v1"
 	worker "ipfs-cluster-node.alt/ipfs_cluster_node/worker/v1"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpccredentials "google.golang.org/grpc/credentials"
@@ -34,7 +36,7 @@ const (
 func main() {
 	token := flag.String("token", "", "join token of the role worker")
 	enrolment := flag.String("enrolment", "", "a master's enrolment port, host:port")
-	renewAfter := flag.Duration("renew-after", 0, "renew the certificate after this; 0: after half of its lifetime")
+	renewAfter := flag.Duration("renew-after", 0, "renew the certificate after this; 0: after 50 to 80 % of its lifetime")
 	flag.Parse()
 	log.SetFlags(0)
 	if err := run(context.Background(), *token, *enrolment, *renewAfter); err != nil {
@@ -58,11 +60,11 @@ func run(ctx context.Context, tokenText, enrolment string, renewAfter time.Durat
 		return err
 	}
 	fmt.Println("enrolled", me.did())
-	node := &node{me: me, leader: leader, boot: boot(), attempts: newAttempts()}
+	node := &node{me: me, leader: leader, boot: boot(), attempts: newAttempts(), newEpoch: make(chan struct{}, 1)}
 	if renewAfter == 0 {
-		renewAfter = time.Until(leader.certificate().NotAfter) / 2
+		renewAfter = node.lifetime()
 	}
-	go node.renewAfter(ctx, renewAfter)
+	go node.renewals(ctx, renewAfter)
 	go node.heartbeats(ctx)
 	node.sessions(ctx)
 	return nil
@@ -103,7 +105,7 @@ func enrol(ctx context.Context, me identity, token joinToken, endpoint string) (
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := newCredentials(key, answer.CertificatePem, answer.TrustBundlePem)
+	credentials, err := newCredentials(key, answer.CertificatePem, answer.TrustBundlePem, answer.Epoch)
 	if err != nil {
 		return nil, err
 	}
@@ -120,13 +122,21 @@ type node struct {
 	leader    *leader
 	boot      uint64
 	attempts  *attempts
-	leaseEnds atomic.Int64 // On this process's clock; 0 before the first heartbeat.
+	leaseEnds atomic.Int64  // By bootClock; 0 before the first heartbeat.
+	newEpoch  chan struct{} // The leader wants a certificate of a newer epoch.
 }
 
-var started = time.Now() // time.Since reads the monotonic clock.
+// bootClock can't be set, and goes on while the machine is suspended, unlike what time.Since reads: the lease does too.
+func bootClock() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		panic(err)
+	}
+	return time.Duration(now.Nano())
+}
 
 func (n *node) leaseLeft() time.Duration {
-	return time.Duration(n.leaseEnds.Load()) - time.Since(started)
+	return time.Duration(n.leaseEnds.Load()) - bootClock()
 }
 
 func (n *node) register(ctx context.Context) error {
@@ -163,12 +173,13 @@ func (n *node) heartbeats(ctx context.Context) {
 func (n *node) heartbeat(ctx context.Context) (time.Duration, error) {
 	var answer *worker.HeartbeatResponse
 	var sent time.Duration
+	_, epoch := n.leader.certificate()
 	err := n.leader.call(ctx, func(ctx context.Context, to *grpc.ClientConn, trailer *metadata.MD) (err error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		sent = time.Since(started)
+		sent = bootClock()
 		answer, err = worker.NewNodeServiceClient(to).Heartbeat(ctx, &worker.HeartbeatRequest{
-			Boot: n.boot,
+			Boot: n.boot, CertificateEpoch: epoch,
 		}, grpc.Trailer(trailer))
 		return err
 	})
@@ -183,20 +194,36 @@ func (n *node) heartbeat(ctx context.Context) (time.Duration, error) {
 		masters = append(masters, master.Endpoints...)
 	}
 	n.leader.learn(masters)
+	if answer.CertificateEpoch > epoch {
+		select {
+		case n.newEpoch <- struct{}{}:
+		default:
+		}
+	}
 	return min(time.Second, lease/heartbeatsInLease), nil
 }
 
-// renewAfter gets a new certificate with a new key, and goes on with it.
-func (n *node) renewAfter(ctx context.Context, pause time.Duration) {
+// lifetime is how long to go on with the certificate: 50 to 80 % of what is left of it, so that not all renew at once.
+func (n *node) lifetime() time.Duration {
+	leaf, _ := n.leader.certificate()
+	return time.Duration(float64(time.Until(leaf.NotAfter)) * (0.5 + 0.3*random.Float64()))
+}
+
+// renewals gets a new certificate with a new key, and goes on with it, again and again.
+func (n *node) renewals(ctx context.Context, pause time.Duration) {
 	for {
-		time.Sleep(pause)
+		select {
+		case <-time.After(pause):
+		case <-n.newEpoch:
+		}
 		if err := n.renew(ctx); err != nil {
 			log.Printf("certificate not renewed: %v", err)
 			pause = time.Second
 			continue
 		}
-		fmt.Println("renewed", n.leader.certificate().SerialNumber.Text(16))
-		pause = time.Until(n.leader.certificate().NotAfter) / 2
+		leaf, epoch := n.leader.certificate()
+		fmt.Println("renewed", leaf.SerialNumber.Text(16), "epoch", epoch)
+		pause = n.lifetime()
 	}
 }
 
@@ -205,17 +232,18 @@ func (n *node) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	current, _ := n.leader.certificate()
 	var answer *v1.RenewCertificateResponse
 	err = n.leader.call(ctx, func(ctx context.Context, to *grpc.ClientConn, trailer *metadata.MD) (err error) {
 		answer, err = v1.NewCertificateServiceClient(to).RenewCertificate(ctx, &v1.RenewCertificateRequest{
-			CertificateRequest: key.request, Proof: n.me.renewalProof(n.leader.certificate(), key),
+			CertificateRequest: key.request, Proof: n.me.renewalProof(current, key),
 		}, grpc.Trailer(trailer))
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	credentials, err := newCredentials(key, answer.CertificatePem, answer.TrustBundlePem)
+	credentials, err := newCredentials(key, answer.CertificatePem, answer.TrustBundlePem, answer.Epoch)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,8 @@ const (
 	inlineBytesMax = 64 << 10
 	chunkBytes     = 1 << 20
 	fenceMargin    = 200 * time.Millisecond
+	outcomesMax    = 16 // In one message: with results of 64 KiB it is far below 4 MiB.
+	pauseMax       = 5 * time.Second
 )
 
 // attempt is the key of an attempt: AttemptId as a value.
@@ -76,7 +78,7 @@ func (a *attempts) outcomes() (outcomes []*worker.AttemptOutcome) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, each := range a.held {
-		if each.outcome != nil {
+		if each.outcome != nil && len(outcomes) < outcomesMax {
 			outcomes = append(outcomes, each.outcome)
 		}
 	}
@@ -120,8 +122,9 @@ func failed(of attempt, reason v1.ErrorReason, message string, retryable bool) *
 // sessions holds a session with the leader, and a new one whenever it ends.
 func (n *node) sessions(ctx context.Context) {
 	go n.fence()
-	for {
+	for pause := retrySeconds; ; time.Sleep(pause) {
 		if n.leaseLeft() > fenceMargin {
+			begin := bootClock()
 			to, err := n.leader.current()
 			var trailer metadata.MD
 			if err == nil {
@@ -129,8 +132,11 @@ func (n *node) sessions(ctx context.Context) {
 				n.leader.follow(to, trailer)
 			}
 			log.Printf("session ended: %v", err)
+			pause = min(2*pause, pauseMax)
+			if bootClock()-begin > pauseMax {
+				pause = retrySeconds
+			}
 		}
-		time.Sleep(retrySeconds)
 	}
 }
 
@@ -235,11 +241,14 @@ func (n *node) fence() {
 
 func (n *node) start(assignment *worker.Assignment) {
 	of := attemptOf(assignment.Id)
+	n.attempts.mu.Lock()
+	defer n.attempts.mu.Unlock()
+	if n.attempts.held[of] != nil {
+		return
+	}
 	// Of no session: an attempt goes on while the lease lasts. The worker alone enforces the attempt's time limit.
 	ctx, cancel := context.WithTimeout(context.Background(), assignment.Spec.AttemptTimeout.AsDuration())
-	n.attempts.mu.Lock()
 	n.attempts.held[of] = &held{cancel: cancel}
-	n.attempts.mu.Unlock()
 	go func() {
 		result, err := n.upper(ctx, of, assignment.Spec)
 		switch {

@@ -18,8 +18,6 @@ final class Cluster implements AutoCloseable {
   static final Metadata.Key<String> REASON = key("ipfs-cluster-node-reason");
   static final Metadata.Key<String> LEADER_ENDPOINT = key("ipfs-cluster-node-leader-endpoint");
   static final Metadata.Key<String> UCAN = key("ucan");
-  static final Set<String> REPEATED =
-      Set.of("NOT_LEADER", "NO_LEADER", "OVERLOADED", "SHUTTING_DOWN", "UNKNOWN_OUTCOME");
 
   /** Addresses of leaders that refusals named. */
   final List<String> followed = new ArrayList<>();
@@ -51,39 +49,45 @@ final class Cluster implements AutoCloseable {
   /** The master in use. */
   private Channel channel() {
     ManagedChannel channel = channels.computeIfAbsent(endpoints.peekFirst(), endpoint ->
-        NettyChannelBuilder.forTarget(endpoint).sslContext(tls).build());
+        NettyChannelBuilder.forTarget(endpoint).sslContext(tls)
+            // A lost leader is noticed.
+            .keepAliveTime(10, TimeUnit.SECONDS).keepAliveTimeout(5, TimeUnit.SECONDS).build());
     return ClientInterceptors.intercept(channel, MetadataUtils.newAttachHeadersInterceptor(metadata));
   }
 
   /** Repeats a call, at the leader where there is another, until it succeeds or its time is over. */
   <T> T follow(Function<Channel, T> call) throws InterruptedException {
     long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(CALL_SECONDS);
-    for (;;) {
+    for (boolean named = false; ;) {
       try {
         return call.apply(channel());
       } catch (StatusRuntimeException error) {
-        String reason = reasonOf(error);
-        boolean unreachable = reason == null && error.getStatus().getCode() == Status.Code.UNAVAILABLE;
-        if (!unreachable && (reason == null || !REPEATED.contains(reason)) || System.nanoTime() > deadline) throw error;
+        boolean overloaded = "OVERLOADED".equals(reasonOf(error));
+        boolean repeated = overloaded || error.getStatus().getCode() == Status.Code.UNAVAILABLE;
+        if (!repeated || System.nanoTime() > deadline) throw error;
         String leader = error.getTrailers() == null ? null : error.getTrailers().get(LEADER_ENDPOINT);
         if (leader != null) {
           followed.add(leader);
           endpoints.remove(leader);
           endpoints.addFirst(leader);
-          continue;
+        } else {
+          if (!overloaded) endpoints.addLast(endpoints.removeFirst());
+          for (ManagedChannel each : channels.values()) each.resetConnectBackoff(); // One that is back is seen soon.
         }
-        if (!"OVERLOADED".equals(reason)) endpoints.addLast(endpoints.removeFirst());
-        Thread.sleep(RETRY_MS);
+        // At once only the first time: a leader that was lost is named for about a second more.
+        if (leader == null || named) Thread.sleep(RETRY_MS);
+        named = leader != null;
       }
     }
   }
 
   /** Adds a file, and returns what the cluster says of it. */
   AddContentResponse addContent(String name, byte[] bytes) throws InterruptedException {
+    String requestId = UUID.randomUUID().toString();
     return follow(channel -> {
       CompletableFuture<AddContentResponse> answer = new CompletableFuture<>();
       ContentServiceGrpc.newStub(channel).withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS)
-          .addContent(new Upload(name, bytes, answer));
+          .addContent(new Upload(requestId, name, bytes, answer));
       try {
         return answer.get();
       } catch (ExecutionException failed) {
@@ -99,13 +103,15 @@ final class Cluster implements AutoCloseable {
    * and only onError says so.
    */
   private static final class Upload implements ClientResponseObserver<AddContentRequest, AddContentResponse> {
+    private final String requestId;
     private final String name;
     private final byte[] bytes;
     private final CompletableFuture<AddContentResponse> answer;
     private int sent = -1; // -1: the header is not sent yet.
     private AddContentResponse came;
 
-    Upload(String name, byte[] bytes, CompletableFuture<AddContentResponse> answer) {
+    Upload(String requestId, String name, byte[] bytes, CompletableFuture<AddContentResponse> answer) {
+      this.requestId = requestId;
       this.name = name;
       this.bytes = bytes;
       this.answer = answer;
@@ -116,7 +122,7 @@ final class Cluster implements AutoCloseable {
         while (call.isReady() && sent < bytes.length) {
           if (sent < 0) {
             AddContentHeader header = AddContentHeader.newBuilder()
-                .setRequestId(UUID.randomUUID().toString()).setName(name).setSizeBytes(bytes.length).build();
+                .setRequestId(requestId).setName(name).setSizeBytes(bytes.length).build();
             call.onNext(AddContentRequest.newBuilder().setHeader(header).build());
             sent = 0;
           } else {

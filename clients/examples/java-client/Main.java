@@ -110,12 +110,15 @@ public final class Main {
     ByteArrayOutputStream stream = cluster.follow(channel -> {
       // The schema's message, then the batches' messages: that is an Arrow IPC stream.
       ByteArrayOutputStream parts = new ByteArrayOutputStream();
+      int[] missing = {1};
       StateDeltaServiceGrpc.newBlockingStub(channel).withDeadlineAfter(Cluster.CALL_SECONDS, TimeUnit.SECONDS)
           .getSnapshot(GetSnapshotRequest.newBuilder().setTable(StateTable.STATE_TABLE_NODES).build())
           .forEachRemaining(part -> {
             parts.writeBytes(part.getSchema().toByteArray());
             parts.writeBytes(part.getPayload().toByteArray());
+            missing[0] = part.getPartCount() - part.getPart() - 1;
           });
+      if (missing[0] != 0) throw new IllegalStateException("parts are missing");
       return parts;
     });
     SortedSet<String> names = new TreeSet<>();

@@ -8,7 +8,8 @@ import loader from '@grpc/proto-loader'
 const CALL_MS = 30_000
 const RETRY_MS = 200
 const CHUNK_BYTES = 1 << 20
-const REPEATED = new Set(['NOT_LEADER', 'NO_LEADER', 'OVERLOADED', 'SHUTTING_DOWN', 'UNKNOWN_OUTCOME'])
+// A lost leader is noticed, and one that is back is seen soon.
+const CHANNEL = { 'grpc.keepalive_time_ms': 10_000, 'grpc.keepalive_timeout_ms': 5_000, 'grpc.max_reconnect_backoff_ms': 2_000 }
 
 export const requestId = randomUUID
 
@@ -34,7 +35,7 @@ export class Cluster {
   /** A stub of the master in use. */
   stub(service) {
     const id = `${service} ${this.endpoints[0]}`
-    if (!this.#clients.has(id)) this.#clients.set(id, new this.api[service](this.endpoints[0], this.credentials))
+    if (!this.#clients.has(id)) this.#clients.set(id, new this.api[service](this.endpoints[0], this.credentials, CHANNEL))
     return this.#clients.get(id)
   }
 
@@ -45,20 +46,22 @@ export class Cluster {
   /** Repeats `call`, at the leader where there is another, until it succeeds or its time is over. */
   async follow(call) {
     const deadline = Date.now() + CALL_MS
-    for (;;) {
+    for (let named = false; ;) {
       try {
         return await call({ deadline })
       } catch (error) {
-        const unreachable = error.code === grpc.status.UNAVAILABLE && !reasonOf(error)
-        if (!(unreachable || REPEATED.has(reasonOf(error))) || Date.now() + RETRY_MS > deadline) throw error
+        const overloaded = reasonOf(error) === 'OVERLOADED'
+        if (!(error.code === grpc.status.UNAVAILABLE || overloaded) || Date.now() + RETRY_MS > deadline) throw error
         const leader = error.metadata?.get('ipfs-cluster-node-leader-endpoint')[0]
         if (leader) {
           this.followed.push(leader)
           this.endpoints = [leader, ...this.endpoints.filter((each) => each !== leader)]
-          continue
+        } else if (!overloaded) {
+          this.endpoints.push(this.endpoints.shift())
         }
-        if (reasonOf(error) !== 'OVERLOADED') this.endpoints.push(this.endpoints.shift())
-        await sleep(RETRY_MS)
+        // At once only the first time: a leader that was lost is named for about a second more.
+        if (!leader || named) await sleep(RETRY_MS)
+        named = Boolean(leader)
       }
     }
   }
@@ -81,9 +84,10 @@ export class Cluster {
 
   /** Adds a file, and returns what the cluster says of it. */
   addContent(name, bytes) {
+    const header = { request_id: requestId(), name, size_bytes: bytes.length }
     return this.follow((options) => new Promise((resolve, reject) => {
       const call = this.stub('ContentService').AddContent(this.metadata, options, (error, answer) => error ? reject(error) : resolve(answer))
-      call.write({ header: { request_id: requestId(), name, size_bytes: bytes.length } })
+      call.write({ header })
       // For files larger than memory: wait for `drain` whenever write() returns false.
       for (let at = 0; at < bytes.length; at += CHUNK_BYTES) call.write({ data: bytes.subarray(at, at + CHUNK_BYTES) })
       call.end()
