@@ -94,7 +94,9 @@ def _added(request: content_pb2.AddContentRequest, answer: Any) -> Audited:
     header = request.header
     size = header.size_bytes if header.HasField("size_bytes") else None
     cid = "" if answer is None else answer.cid
-    return _about(AuditObjectKind.FILE, cid, name=header.name, size_bytes=size)
+    return _about(
+        AuditObjectKind.FILE, cid, name=header.name, size_bytes=size, namespace=header.namespace
+    )
 
 
 def _blocks(request: content_pb2.GetBlocksRequest, _answer: Any) -> Audited:
@@ -185,8 +187,8 @@ AUDITED: Final[Mapping[str, AuditedOf]] = {
     "ContentService/AddContent": _added,
     "ContentService/GetBlocks": _blocks,
     "ContentService/GetContent": _named(_FILE, "cid"),
-    "ContentService/KeepContent": _named(_FILE, "cid"),
-    "ContentService/RemoveContent": _named(_FILE, "cid"),
+    "ContentService/KeepContent": _named(_FILE, "cid", "namespace"),
+    "ContentService/RemoveContent": _named(_FILE, "cid", "namespace"),
     "ContentService/StatContent": _named(_FILE, "cid"),
     "EnrolmentService/Enrol": _named(AuditObjectKind.JOIN_TOKEN, "token_id", "name", "did"),
     "MasterService/RedeemJoinToken": _named(AuditObjectKind.JOIN_TOKEN, "token_id", "name", "did"),

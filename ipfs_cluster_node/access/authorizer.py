@@ -29,7 +29,9 @@ from ipfs_cluster_node.core.authorization import (
     CONTENT_ADD,
     CONTENT_READ,
     Args,
+    ItemArgs,
     Requirement,
+    alternatives,
     distinct,
 )
 from ipfs_cluster_node.core.denials import NAMED_MAX, WORDS, Held, alike, denial, held_by
@@ -274,13 +276,17 @@ class Authorizer:
                     rule.required(request, RequestContext(issuer, self._node_id, state))
                 )
             each = (
-                args
+                item
                 for requirement in requirements
                 if requirement.command == command
-                for args in requirement.each
+                for item in requirement.each
             )
-            main = list(islice(distinct(each), 2)) or [{}]
-            return None if len(main) > 1 else {**main[0], REQUEST_ARGUMENT: digest}
+            main: list[ItemArgs] = list(islice(distinct(each), 2)) or [{}]
+            if len(main) > 1:
+                return None
+            ways = alternatives(main[0])  # Of a file in several namespaces, the signed one.
+            signed = (args for args in ways if args.items() <= invocation.args.items())
+            return {**next(signed, ways[0]), REQUEST_ARGUMENT: digest}
 
         def kept(cid: Cid) -> bytes | None:
             stored = state.delegations.get(cid)

@@ -1,15 +1,15 @@
 """The caller of the current call, and the consistency it wants."""
 
-from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from ipfs_cluster_node.core.dag_cbor import Value
+from ipfs_cluster_node.core.authorization import ItemArgs
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import Did, NodeId, node_id_from_did
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.ucan.commands import Command
 
 
 class CallerClass(StrEnum):
@@ -73,12 +73,15 @@ class Permissions(Protocol):
     def delegation_cids(self) -> tuple[str, ...]:
         """The delegations used: the last link of each chain."""
 
-    def allows(self, args: Mapping[str, Value]) -> bool:
+    def allows(self, item: ItemArgs) -> bool:
         """Whether an item with these arguments may be shown; called for each item."""
 
     @property
     def rights(self) -> frozenset[object] | None:
         """What `allows` depends on, equal while it is the same; None if it allows everything."""
+
+    def allows_under(self, command: Command, item: ItemArgs) -> bool:
+        """Whether it may be named in an answer, if another command than the method's judges it."""
 
     async def renew(self) -> None:
         """Check the call's permissions again; raises ClusterError if they ended."""

@@ -1,6 +1,6 @@
 """What the caller of a call may do, by its class, its attempt or its delegations."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -10,7 +10,14 @@ from typing import Final
 from ipfs_cluster_node.access.context import Caller
 from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.codec.errors import error_from_ucan
-from ipfs_cluster_node.core.authorization import TASK_SUBMIT, Args, Requirement
+from ipfs_cluster_node.core.authorization import (
+    CONTENT_ADD,
+    TASK_SUBMIT,
+    Args,
+    ItemArgs,
+    Requirement,
+    alternatives,
+)
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import AttemptId, Task
@@ -23,6 +30,8 @@ from ipfs_cluster_node.core.ucan.policies import Evaluation
 
 CALL_STEPS_MAX: Final = 10_000_000
 """Statements evaluated for all items of one call, in slices: some ten seconds."""
+OWN_WORDS: Final = frozenset({CONTENT_ADD, TASK_SUBMIT})
+"""Commands whose namespace is one that the request names."""
 VERDICTS_CACHED_MAX: Final = 4096
 """Verdicts that a call caches: one for all items that its policies can't tell apart."""
 
@@ -38,8 +47,12 @@ class Unrestricted:
     delegation_cids: tuple[str, ...] = ()
     rights: None = None
 
-    def allows(self, _args: Mapping[str, Value]) -> bool:
+    def allows(self, _item: ItemArgs) -> bool:
         """Everything."""
+        return True
+
+    def allows_under(self, _command: Command, _item: ItemArgs) -> bool:
+        """Everything: nodes are part of the cluster."""
         return True
 
     async def renew(self) -> None:
@@ -60,9 +73,14 @@ class AttemptPermissions:
         """The attempt."""
         return frozenset({self.attempt})
 
-    def allows(self, args: Mapping[str, Value]) -> bool:
+    def allows(self, item: ItemArgs) -> bool:
         """Whether this is a file of the attempt."""
-        return args.get("cid") in {each.cid for each in self._task().spec.inputs}
+        inputs = {each.cid for each in self._task().spec.inputs}
+        return all(args.get("cid") in inputs for args in alternatives(item))
+
+    def allows_under(self, _command: Command, _item: ItemArgs) -> bool:
+        """Nothing: it reads files only."""
+        return False
 
     async def renew(self) -> None:
         """Check that the attempt still runs; raises ClusterError."""
@@ -97,6 +115,11 @@ class DelegatedPermissions:
     renewed_key: object = None
     verdicts: dict[tuple[Value, ...], bool] = field(default_factory=dict)
     """Whether an item is allowed, by the values that the policies compare."""
+    beside: dict[Command, tuple[Access, dict[tuple[Value, ...], bool]] | None] = field(
+        default_factory=dict
+    )
+    """By a command that judges what an answer names besides: its access and verdicts; None if it
+    allows nothing."""
     steps_left: int = CALL_STEPS_MAX
 
     @property
@@ -115,7 +138,7 @@ class DelegatedPermissions:
         links = (link.cid for links in access.by_audience.values() for link in links)
         return frozenset((cid, revokers.get(cid)) for cid in links)
 
-    def allows(self, args: Mapping[str, Value]) -> bool:
+    def allows(self, item: ItemArgs) -> bool:
         """Whether an item with these arguments may be shown.
 
         Raises:
@@ -124,8 +147,30 @@ class DelegatedPermissions:
         access = self.accesses[self.command]
         if access.unconditional is not None:
             return True
+        if isinstance(item, tuple):
+            return any(map(self.allows, item))
+        return self._verdict(self.command, access, item, self.verdicts)
+
+    def allows_under(self, command: Command, item: ItemArgs) -> bool:
+        """Whether another command allows it; raises as `allows`."""
+        if command not in self.beside:
+            try:
+                self.beside[command] = self.find(command), {}
+            except UcanError:
+                self.beside[command] = None
+        known = self.beside[command]
+        if known is None:
+            return False
+        access, verdicts = known
+        return access.unconditional is not None or any(
+            self._verdict(command, access, args, verdicts) for args in alternatives(item)
+        )
+
+    def _verdict(
+        self, command: Command, access: Access, args: Args, verdicts: dict[tuple[Value, ...], bool]
+    ) -> bool:
         kind = access.kind_of(args)
-        known = self.verdicts.get(kind)
+        known = verdicts.get(kind)
         if known is None:
             try:
                 with self._steps(access) as evaluation:
@@ -134,9 +179,9 @@ class DelegatedPermissions:
                 if self.steps_left > 0:
                     known = False  # Its own check would be refused too.
                 else:
-                    raise error_from_ucan(error, command=self.command) from None
-            if len(self.verdicts) < VERDICTS_CACHED_MAX:
-                self.verdicts[kind] = known
+                    raise error_from_ucan(error, command=command) from None
+            if len(verdicts) < VERDICTS_CACHED_MAX:
+                verdicts[kind] = known
         return known
 
     async def check(self, requirement: Requirement) -> None:
@@ -151,7 +196,8 @@ class DelegatedPermissions:
         checked: set[tuple[Value, ...]] = set()
         args: Args = {}
         try:
-            for args in requirement.each:
+            for item in requirement.each:
+                args = item if isinstance(item, dict) else self._allowed(access, item)
                 kind = access.kind_of(args)
                 if kind not in checked:
                     checked.add(kind)
@@ -160,14 +206,22 @@ class DelegatedPermissions:
                 if turn.over:
                     await turn.next()
         except UcanError as error:
-            # Of a submission, its own words: those of others would tell of the state.
-            named = args.get("namespace") if requirement.command == TASK_SUBMIT else None
+            # Of what is submitted or added, its own words: those of others would tell of the state.
+            named = args.get("namespace") if requirement.command in OWN_WORDS else None
             raise error_from_ucan(
                 error,
                 command=requirement.command,
                 now_s=self.now_s(),
                 namespace=str(named or ""),
             ) from None
+
+    def _allowed(self, access: Access, item: tuple[Args, ...]) -> Args:
+        """The first of the alternatives that is allowed; if none is, the first."""
+        for args in item:
+            with self._steps(access) as evaluation:
+                if access.allows(args, evaluation):
+                    return args
+        return item[0]
 
     @contextmanager
     def _steps(self, access: Access) -> Iterator[Evaluation]:
@@ -199,6 +253,7 @@ class DelegatedPermissions:
             return
         self.accesses = {command: self._found(command) for command in self.accesses}
         self.verdicts.clear()
+        self.beside.clear()
         grants, self.grants = self.grants, []
         for command, of_command in groupby(grants, lambda grant: grant.claim.command):
             await self.check(Requirement(command, (grant.claim.args for grant in of_command)))

@@ -18,12 +18,12 @@ from ipfs_cluster_node.codec.members import (
 )
 from ipfs_cluster_node.codec.proposals import ConfigProposal
 from ipfs_cluster_node.codec.submissions import Submission
-from ipfs_cluster_node.codec.tasks import cid_text, task_id_of
+from ipfs_cluster_node.codec.tasks import cid_text, namespace_of, task_id_of
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.authorization import Requirement
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, did_from_node_id
-from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX, Task
+from ipfs_cluster_node.core.model import DEFAULT_NAMESPACE, WATCHED_TASKS_MAX, Task
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
 from ipfs_cluster_node.core.settings import KEY_CHARS_MAX
 from ipfs_cluster_node.core.state import ClusterState
@@ -51,9 +51,11 @@ class RequestContext:
         """The task, if it is known and not deleted yet."""
         return self.state.tasks.get(task_id) if self.state else None
 
-    def content_args(self, cid: str) -> auth.Args:
-        """The arguments of a file that is to be read."""
+    def content_args(self, cid: str, namespace: str = "") -> auth.ItemArgs:
+        """The arguments of a file in each of its namespaces, or in the one that is named."""
         content = self.state.contents.get(cid) if self.state else None
+        if namespace:
+            return auth.content_args_in(namespace, cid, content, self.task)
         return auth.content_args(cid, content, self.task)
 
 
@@ -98,7 +100,8 @@ def add_content(request: content_pb2.AddContentRequest, _context: RequestContext
     header = request.header
     known = header.HasField("size_bytes") and header.size_bytes >= 0
     size = header.size_bytes if known else None
-    return [Requirement(auth.CONTENT_ADD, [auth.new_content_args(size)])]
+    namespace = namespace_of(header, "header.namespace") or DEFAULT_NAMESPACE
+    return [Requirement(auth.CONTENT_ADD, [auth.new_content_args(size, namespace)])]
 
 
 def read_content(
@@ -204,11 +207,19 @@ def _tasks(texts: Iterable[str], field: str, context: RequestContext) -> Iterato
         yield auth.task_args(context.task(task_id_of(text, field)), context.caller)
 
 
-def _file(text: str, context: RequestContext) -> auth.Args:
-    return context.content_args(cid_text(text, "cid"))
+def _file(text: str, context: RequestContext, namespace: str = "") -> auth.ItemArgs:
+    return context.content_args(cid_text(text, "cid"), namespace)
 
 
-def _blocks(cids: Sequence[bytes]) -> Iterator[auth.Args]:
+def _file_in(
+    request: content_pb2.KeepContentRequest | content_pb2.RemoveContentRequest,
+    context: RequestContext,
+) -> auth.ItemArgs:
+    """A file in the namespace that the request names; if it names none, in one that is allowed."""
+    return _file(request.cid, context, namespace_of(request, "namespace"))
+
+
+def _blocks(cids: Sequence[bytes]) -> Iterator[auth.ItemArgs]:
     for binary in dict.fromkeys(cids[:GET_BLOCKS_MAX]):
         yield auth.content_args(_block(binary, "cids"), None)
 
@@ -221,7 +232,7 @@ def _block(binary: bytes, field: str) -> str:
 
 
 def _single(
-    command: Command, args_of: Callable[[Any, RequestContext], auth.Args]
+    command: Command, args_of: Callable[[Any, RequestContext], auth.ItemArgs]
 ) -> RequirementsOf:
     """Requires one command, with these arguments."""
     return lambda request, context: [Requirement(command, [args_of(request, context)])]
@@ -241,12 +252,8 @@ REQUIREMENTS: Final[Mapping[str, RequirementsOf]] = {
     "ContentService/AddContent": add_content,
     "ContentService/GetBlocks": get_blocks,
     "ContentService/GetContent": read_content,
-    "ContentService/KeepContent": _single(
-        auth.CONTENT_KEEP, lambda request, context: _file(request.cid, context)
-    ),
-    "ContentService/RemoveContent": _single(
-        auth.CONTENT_REMOVE, lambda request, context: _file(request.cid, context)
-    ),
+    "ContentService/KeepContent": _single(auth.CONTENT_KEEP, _file_in),
+    "ContentService/RemoveContent": _single(auth.CONTENT_REMOVE, _file_in),
     "ContentService/StatContent": read_content,
     "HealthService/GetHealth": _single(
         auth.HEALTH_READ, lambda _, context: {"source": context.node_id}

@@ -34,6 +34,7 @@ from ipfs_cluster_node.cli.waiting import saying_why_it_waits
 from ipfs_cluster_node.config.output_file import is_standard_output
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
+from ipfs_cluster_node.core.model import DEFAULT_NAMESPACE
 from ipfs_cluster_node.core.names import CONTENT
 
 GONE_MINUTES: Final = 2 * int(SETTLED_SECONDS) // 60
@@ -61,20 +62,30 @@ async def _size(client: Any, cid: str) -> int | None:
     "path", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
 @click.option("--name", help="Its display name.  [default: the file's; none of standard input]")
+@click.option(
+    "--namespace", default=DEFAULT_NAMESPACE, help="Its namespace: a/b. [default: default]"
+)
 @client_command
-def add_content(profile: str | None, path: Path, *, name: str | None, as_json: bool) -> None:
+def add_content(
+    profile: str | None, path: Path, *, name: str | None, namespace: str, as_json: bool
+) -> None:
     """Add a file, or standard input as `-`, and print its CID.
 
     It is the CID that `ipfs add --cid-version=1` gives. Returns once two masters (all, if there are
-    fewer) hold it durably. It is kept until it is removed.
+    fewer) hold it durably. It is kept until it is removed. Whoever may read files in its namespace
+    may read it; the same bytes may be added in several.
     """
 
     async def add(client: Any) -> Any:
         async with saying_why_it_waits(client):
             if file is None:
-                done = await client.add_content(path, name=name, on_progress=on_progress)
+                done = await client.add_content(
+                    path, name=name, namespace=namespace, on_progress=on_progress
+                )
             else:
-                done = await client.add_file(file, name=name or "", on_progress=on_progress)
+                done = await client.add_file(
+                    file, name=name or "", namespace=namespace, on_progress=on_progress
+                )
         if name:
             await _say_other_name(client, done.cid, name)
         return done
@@ -172,8 +183,9 @@ def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
         f"cid      {answer.cid}",
         f"name     {answer.name}",
         f"size     {answer.size_bytes} bytes",
+        f"in       {' '.join(answer.namespaces) or '-'}",
         f"kept     {_kept(answer)}",
-        *((f"needed   by task {answer.needed_by}",) if answer.needed_by else ()),
+        *((f"needed   by {needed}",) if (needed := _needed_by(answer, "task ")) else ()),
         *(f"holder   {named(each.node_id)} {' '.join(each.endpoints)}" for each in answer.holders),
     )
     print_view(answer, said, as_json)
@@ -181,41 +193,61 @@ def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
 
 @content.command("ls")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
+@click.option("--namespace", metavar="PATTERN", default="", help="Only such, like 'team-a/*'.")
 @wide_option
 @client_command
-def list_content(profile: str | None, *, limit: int, wide: bool, as_json: bool) -> None:
+def list_content(
+    profile: str | None, *, limit: int, namespace: str, wide: bool, as_json: bool
+) -> None:
     """List the files that were added."""
-    found = run_client(profile, lambda client: client.list_content(limit=limit))
+    found = run_client(
+        profile, lambda client: client.list_content(limit=limit, namespace_pattern=namespace)
+    )
     shown = shown_ids(CONTENT, [each.cid for each in found], wide=wide)
     print_views(
         found,
         as_json,
         "Content",
-        ("cid", "bytes", "holders", "kept", "needed by", "name"),
+        ("cid", "bytes", "holders", "namespace", "kept", "needed by", "name"),
         lambda each: (
             shown(each.cid),
             each.size_bytes,
             len(each.holders),
+            " ".join(each.namespaces),
             _kept(each),
-            each.needed_by,
+            _needed_by(each),
             each.name,
         ),
     )
 
 
 def _kept(listed: Any) -> str:
-    return f"as long as task {listed.goes_with}" if listed.goes_with else "until removed"
+    kept, others = listed.kept_namespaces, set(listed.namespaces) - set(listed.kept_namespaces)
+    if kept and not others:
+        return "until removed"
+    task = f"task {listed.goes_with}" if listed.goes_with else "its task"
+    return f"in {' '.join(kept)} until removed" if kept else f"as long as {task}"
+
+
+def _needed_by(listed: Any, before: str = "") -> str:
+    if listed.needed_by:
+        return f"{before}{listed.needed_by}"
+    return "a task of others" if listed.needed_by_others else ""
+
+
+NAMESPACE_HELP: Final = "Only in this one.  [default: all in which you may]"
 
 
 @content.command("keep")
 @click.argument("cid", shell_complete=completed_cids)
+@click.option("--namespace", default="", help=NAMESPACE_HELP)
 @client_command
-def keep_content(profile: str | None, cid: str, *, as_json: bool) -> None:
+def keep_content(profile: str | None, cid: str, *, namespace: str, as_json: bool) -> None:
     """Keep a task's result until it is removed; otherwise it is deleted with its task."""
 
     async def keep(client: Any) -> str:
         whole: str = await client.lookups.cid(cid)
-        await client.keep_content(whole)
+        await client.keep_content(whole, namespace=namespace)
         return whole
 
     cid = run_client(profile, keep)
@@ -224,25 +256,35 @@ def keep_content(profile: str | None, cid: str, *, as_json: bool) -> None:
 
 @content.command("rm")
 @click.argument("cid", shell_complete=completed_cids)
+@click.option("--namespace", default="", help=NAMESPACE_HELP)
 @client_command
-def remove_content(profile: str | None, cid: str, *, as_json: bool) -> None:
+def remove_content(profile: str | None, cid: str, *, namespace: str, as_json: bool) -> None:
     """Remove a file; refused while a task that has not ended needs it.
 
-    Masters delete its blocks, except those that another file has too, within 20 minutes; those
-    that do not run, after they return. Until then it may still be read by its CID.
+    In other namespaces than those it is removed from, it stays. Once it is in none, masters delete
+    its blocks, except those that another file has too, within 20 minutes; those that do not run,
+    after they return. Until then it may still be read by its CID.
     """
 
     async def remove(client: Any) -> tuple[str, Any]:
         whole: str = await client.lookups.cid(cid)
-        return whole, await client.remove_content(whole)
+        return whole, await client.remove_content(whole, namespace=namespace)
 
     cid, removed = run_client(profile, remove)
-    print_view(removed, list(_said_of_removal(cid, removed)), as_json)
+    print_view(removed, list(_said_of_removal(cid, namespace, removed)), as_json)
 
 
-def _said_of_removal(cid: str, removed: Any) -> Iterator[str]:
-    yield f"{cid} is removed ({removed.size_bytes} bytes): the cluster no longer names it"
-    yield f"its blocks go within {GONE_MINUTES} minutes, until then it may be read by its CID"
+def _said_of_removal(cid: str, namespace: str, removed: Any) -> Iterator[str]:
+    if removed.left_namespaces:
+        left = " ".join(removed.left_namespaces)
+        yield f"{cid} is removed where you asked, and still in {left}: nothing is freed"
+        return
+    where = f" from {namespace}" if namespace else ""
+    yield f"{cid} is removed{where} ({removed.size_bytes} bytes)"
+    yield (
+        f"its blocks that nothing else has go within {GONE_MINUTES} minutes, until then it may be "
+        "read by its CID"
+    )
     if removed.freed_bytes is None:
         yield "freed later, by the master that answered"
     else:

@@ -27,17 +27,22 @@ def parse_inputs(texts: Iterable[str]) -> list[GivenInput]:
     return given_inputs(pairs)
 
 
-async def add_inputs(client: Any, given: Sequence[GivenInput]) -> list[NamedCid]:
-    """Add the local files among the inputs, with a progress bar for each on a terminal."""
+async def add_inputs(client: Any, given: Sequence[GivenInput], *, namespace: str) -> list[NamedCid]:
+    """Add the local files among a task's inputs in its namespace.
+
+    Each with a progress bar on a terminal.
+    """
     named = []
     for each in given:
         size = None
         if each.path is not None:
             size = (await asyncio.to_thread(each.path.stat)).st_size
         if each.cid:
-            named.append(await add_input(client, each))
+            named.append(await add_input(client, each, namespace=namespace))
             continue
         with progress_bar(f"add {each.name}", size) as on_progress:
             async with saying_why_it_waits(client):
-                named.append(await add_input(client, each, on_progress=on_progress))
+                named.append(
+                    await add_input(client, each, namespace=namespace, on_progress=on_progress)
+                )
     return named

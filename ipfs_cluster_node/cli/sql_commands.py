@@ -80,7 +80,7 @@ def sql(
     check_all_used(query, [each.name for each in given])
 
     async def run(client: Any) -> Any:
-        named = await add_inputs(client, given)
+        named = await add_inputs(client, given, namespace=namespace)
         async with saying_why_it_waits(client):
             task_id = await client.submit_task(
                 SQL_TASK_TYPE,

@@ -104,7 +104,7 @@ def submit_task(
     given = parse_inputs(inputs)
 
     async def submit(client: Any) -> tuple[str, Any]:
-        named = await add_inputs(client, given)
+        named = await add_inputs(client, given, namespace=namespace)
         async with saying_why_it_waits(client):
             task_id = await client.submit_task(
                 task_type,

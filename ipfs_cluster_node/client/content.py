@@ -18,6 +18,7 @@ from ipfs_cluster_node.client.connection import Connection, new_request_id, send
 from ipfs_cluster_node.client.values import checked_text, message, seconds, shown
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.model import DEFAULT_NAMESPACE
 from ipfs_cluster_node.core.views import ListedContent, RemovedContent
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -43,6 +44,7 @@ async def upload(
     *,
     name: str,
     timeout: float,
+    namespace: str = DEFAULT_NAMESPACE,
     on_progress: Progress = lambda _done: None,
     metadata: tuple[tuple[str, str], ...] = (),
 ) -> AddedContent:
@@ -63,7 +65,9 @@ async def upload(
 
     async def requests(file: BinaryIO) -> AsyncIterator[pb.AddContentRequest]:
         size_bytes = os.fstat(file.fileno()).st_size
-        header = pb.AddContentHeader(request_id=request_id, name=name, size_bytes=size_bytes)
+        header = pb.AddContentHeader(
+            request_id=request_id, name=name, size_bytes=size_bytes, namespace=namespace
+        )
         yield pb.AddContentRequest(header=header)
         done = 0
         on_progress(0)
@@ -92,10 +96,13 @@ class ContentCalls(Calls):
         path: Path | str,
         *,
         name: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
         on_progress: Progress = lambda _done: None,
         timeout: timedelta = timedelta(hours=1),
     ) -> AddedContent:
         """Add a file under its own name or another; two masters (all, if fewer) hold it durably.
+
+        `namespace` says who may read it, as with tasks. Added in several, it is in each.
 
         Raises:
             ClusterError: INVALID_ARGUMENT, if it is no regular file; STORAGE_FULL, NOT_DELEGATED.
@@ -108,6 +115,7 @@ class ContentCalls(Calls):
             self._connection,
             path,
             name=path.name if name is None else checked_text(name, "name"),
+            namespace=checked_text(namespace, "namespace"),
             timeout=seconds(timeout),
             on_progress=on_progress,
         )
@@ -117,6 +125,7 @@ class ContentCalls(Calls):
         file: BinaryIO,
         *,
         name: str = "",
+        namespace: str = DEFAULT_NAMESPACE,
         on_progress: Progress = lambda _done: None,
         timeout: timedelta = timedelta(hours=1),
     ) -> AddedContent:
@@ -125,6 +134,7 @@ class ContentCalls(Calls):
             self._connection,
             file,
             name=checked_text(name, "name"),
+            namespace=checked_text(namespace, "namespace"),
             timeout=seconds(timeout),
             on_progress=on_progress,
         )
@@ -139,32 +149,57 @@ class ContentCalls(Calls):
         return codecs.CONTENT.decode(response.content)
 
     async def remove_content(
-        self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT
+        self, cid: str, *, namespace: str = "", timeout: timedelta = TIMEOUT_DEFAULT
     ) -> RemovedContent:
-        """Remove a file; masters delete the blocks that no other file has.
+        """Remove a file from a namespace; without one, from all in which the caller may remove it.
+
+        Masters delete the blocks that no other file has, once it is in no namespace.
 
         Raises:
-            ClusterError: CONTENT_NOT_FOUND; CONTENT_NEEDED, naming a task that has not ended.
+            ClusterError: CONTENT_NOT_FOUND; CONTENT_NEEDED, naming a task that has not ended if the
+                caller may read it.
         """
         cid = await self.lookups.cid(cid, timeout)
-        request = message(pb.RemoveContentRequest, request_id=new_request_id(), cid=cid)
+        request = message(
+            pb.RemoveContentRequest, request_id=new_request_id(), cid=cid, namespace=namespace
+        )
         return codecs.REMOVED_CONTENT.decode(await self._unary(request, timeout))
 
-    async def keep_content(self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
+    async def keep_content(
+        self, cid: str, *, namespace: str = "", timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> None:
         """Keep a task's result until it is removed; without this it goes with its task.
+
+        It is kept in `namespace`, or in all that it is in and in which the caller may keep it.
 
         Raises:
             ClusterError: CONTENT_NOT_FOUND.
         """
         cid = await self.lookups.cid(cid, timeout)
-        request = message(pb.KeepContentRequest, request_id=new_request_id(), cid=cid)
+        request = message(
+            pb.KeepContentRequest, request_id=new_request_id(), cid=cid, namespace=namespace
+        )
         await self._unary(request, timeout)
 
     async def list_content(
-        self, *, cid_prefix: str = "", limit: int = 100, timeout: timedelta = TIMEOUT_DEFAULT
+        self,
+        *,
+        cid_prefix: str = "",
+        namespace_pattern: str = "",
+        limit: int = 100,
+        timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> list[ListedContent]:
-        """List the files, ordered by CID; only those whose CID begins with `cid_prefix`."""
-        request = message(pb.ListContentRequest, cid_prefix=cid_prefix)
+        """List the files, ordered by CID.
+
+        Args:
+            cid_prefix: Only those whose CID begins with this.
+            namespace_pattern: Only those in a namespace that matches it, as in `list_tasks`.
+            limit: At most this many.
+            timeout: For the whole list.
+        """
+        request = message(
+            pb.ListContentRequest, cid_prefix=cid_prefix, namespace_pattern=namespace_pattern
+        )
         return await self._list(request, "contents", codecs.CONTENT.decode, timeout, limit)
 
     async def get_content(

@@ -87,9 +87,13 @@ def given_inputs(pairs: Iterable[tuple[str, Source]]) -> list[GivenInput]:
 
 
 async def add_input(
-    client: "ContentCalls", given: GivenInput, *, on_progress: Progress = lambda _done: None
+    client: "ContentCalls",
+    given: GivenInput,
+    *,
+    namespace: str,
+    on_progress: Progress = lambda _done: None,
 ) -> NamedCid:
-    """Add an input to the cluster, unless it is named by its CID.
+    """Add an input to the cluster in its task's namespace, unless it is named by its CID.
 
     Raises:
         ClusterError: As `add_content`.
@@ -98,13 +102,13 @@ async def add_input(
     if given.cid:
         return given.name, given.cid, given.format
     if given.path is not None:
-        added = await client.add_content(given.path, on_progress=on_progress)
+        added = await client.add_content(given.path, namespace=namespace, on_progress=on_progress)
     else:
         import asyncio
 
         with tempfile.TemporaryFile() as file:
             await asyncio.to_thread(_write_stream, given.table, file)
-            added = await client.add_file(file, name=f"{given.name}.arrows")
+            added = await client.add_file(file, name=f"{given.name}.arrows", namespace=namespace)
     return given.name, added.cid, given.format
 
 

@@ -45,7 +45,8 @@ class SqlCalls(ContentCalls, TaskCalls):
         Args:
             query: DuckDB's SQL; it sees its inputs and nothing else.
             inputs: Tables by name, if a name is no keyword of Python or one of those below.
-            namespace: The task's namespace, for permissions.
+            namespace: The namespace of the task and of the files that are added for it, for
+                permissions.
             attempt_timeout: Time limit of one attempt; default 10 minutes.
             task_timeout: Time limit of the task, waiting included, after which it fails with
                 TASK_TIMED_OUT; default 7 days.
@@ -67,7 +68,7 @@ class SqlCalls(ContentCalls, TaskCalls):
         given = given_inputs([*inputs.items(), *tables.items()])
         check_all_used(query, [each.name for each in given])
         seconds(timeout)
-        named = [await add_input(self, each) for each in given]
+        named = [await add_input(self, each, namespace=namespace) for each in given]
         task = await self.submit_task(
             SQL_TASK_TYPE,
             {"sql": query},

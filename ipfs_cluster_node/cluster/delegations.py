@@ -1,6 +1,7 @@
 """Stores, lists, revokes and explains delegations. The leader's side of changes to them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ipfs_cluster_node.access.authorizer import Authorizer
@@ -24,13 +25,19 @@ from ipfs_cluster_node.codec.pages import Page
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.core.authorization import (
     ANY,
+    CONTENT_KEEP,
     CONTENT_READ,
+    CONTENT_REMOVE,
     DELEGATION_LIST,
     DELEGATION_REVOKE,
+    JOINER_DECIDE,
     MEMBER_REMOVE,
     TASK_CANCEL,
     TASK_READ,
+    TOKEN_REVOKE,
     Args,
+    ItemArgs,
+    alternatives,
     delegation_args,
     distinct,
 )
@@ -54,7 +61,17 @@ TOKENS_MAX: Final = 32
 EXPLAINED_MAX: Final = 64
 """Most sets of arguments of one call that are explained."""
 ARGS_OF_STATE: Final = frozenset(
-    {CONTENT_READ, DELEGATION_REVOKE, MEMBER_REMOVE, TASK_CANCEL, TASK_READ}
+    {
+        CONTENT_KEEP,
+        CONTENT_READ,
+        CONTENT_REMOVE,
+        DELEGATION_REVOKE,
+        JOINER_DECIDE,
+        MEMBER_REMOVE,
+        TASK_CANCEL,
+        TASK_READ,
+        TOKEN_REVOKE,
+    }
 )
 """Commands whose arguments reveal the state, not just the request."""
 
@@ -268,10 +285,10 @@ class Delegations:
         requirements = list(rule.required(value, context)) if rule.required else []
         # A list is judged by its items, not as a call.
         turn = current_turn()
-        each: list[tuple[Command, Args | None]] = []
+        each: list[tuple[Command, ItemArgs | None]] = []
         for requirement in requirements:
-            for args in distinct(requirement.each):
-                each.append((requirement.command, args))
+            for item in distinct(requirement.each):
+                each.append((requirement.command, item))
                 if len(each) > EXPLAINED_MAX:
                     raise invalid_field(
                         "request", f"requires more than {EXPLAINED_MAX} checks; ask for fewer"
@@ -281,7 +298,7 @@ class Delegations:
         if not requirements:
             each = [(rule.command, None)]
         explained = await gathered(
-            self._explain(state, caller, did, command, args, bag, brought) for command, args in each
+            self._explain(state, caller, did, command, item, bag, brought) for command, item in each
         )
         return _explanation(explained)
 
@@ -327,19 +344,23 @@ class Delegations:
         caller: Caller,
         did: Did,
         command: Command,
-        args: Args | None,
+        item: ItemArgs | None,
         bag: Sequence[Delegation],
         brought: Mapping[Cid, bytes],
     ) -> pb.AskExplanation:
-        """Explain one requirement; without `args` the call shows each item that may be read."""
-        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args or {})
+        """Explain one requirement; without `item` the call shows each item that may be read."""
+        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args={})
         context = self._authorizer.validation_context(state)
-        found = explain(claim, bag, context, by_item=args is None)
+        ways = [
+            (args, explain(replace(claim, args=args), bag, context, by_item=item is None))
+            for args in alternatives({} if item is None else item)
+        ]
+        args, found = next((way for way in ways if way[1].error is None), ways[0])
         answer = pb.AskExplanation(command=command, allowed=found.error is None)
         # Otherwise a caller that may not read a task would learn its submitter here.
-        told = answer.allowed if did == caller.did else self._may(caller, command, args or {})
+        told = answer.allowed if did == caller.did else self._may(caller, command, args)
         if told or command not in ARGS_OF_STATE:
-            answer.args_json = to_json(args or {})
+            answer.args_json = to_json(args)
         failing = len(found.chain)
         if found.error is not None:
             answer.ucan_error, answer.detail = found.error.name.value, found.error.detail

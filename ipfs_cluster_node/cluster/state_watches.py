@@ -32,7 +32,7 @@ from ipfs_cluster_node.core.state_events import (
     StateEvent,
     WatchedTable,
 )
-from ipfs_cluster_node.core.state_tables import STATE_TABLES, FileItem, Item
+from ipfs_cluster_node.core.state_tables import STATE_TABLES, FileItem, Item, readable
 
 SNAPSHOTS_MAX: Final = 4
 """Snapshots that are sent at once. Each keeps a list of all rows as they were when it began."""
@@ -221,8 +221,9 @@ class _Watch:
     ) -> AsyncIterator[bytes]:
         encoder, turn = encoder_of(watched), self._turn
         for item in items:
-            if item is not None and self._may_see(watched, item):
-                for row in item.rows():
+            shown = None if item is None else self._shown_of(watched, item)
+            if shown is not None:
+                for row in shown.rows():
                     for payload in encoder.add(row):
                         yield payload
             if turn.over:
@@ -230,15 +231,16 @@ class _Watch:
         for payload in encoder.rest():
             yield payload
 
-    def _may_see(self, watched: WatchedTable, item: Item) -> bool:
+    def _shown_of(self, watched: WatchedTable, item: Item) -> Item | None:
+        """What this caller watches and may read of an item; None if nothing."""
         if not item.key.startswith(watched.key_prefix):
-            return False
+            return None
         if self._rights is None:
-            return True
-        if not self._permissions.allows(item.args(self._permissions.caller.did)):
-            return False
-        self._shown[watched.name].add(item)
-        return True
+            return item
+        shown = readable(item, self._permissions.caller.did, self._permissions.allows)
+        if shown is not None:
+            self._shown[watched.name].add(shown)
+        return shown
 
     async def follow(self, interval: float) -> AsyncIterator[StateEvent]:
         """What changes from the position on."""
@@ -313,9 +315,10 @@ class _Watch:
         shown = None if self._rights is None else self._shown[watched.name]
         before = set() if shown is None else set(shown.keys)
         for item in changed.items:
-            if item is not None and self._may_see(watched, item):
-                kept.add(item.key)
-                for row in item.rows():
+            mine = None if item is None else self._shown_of(watched, item)
+            if mine is not None:
+                kept.add(mine.key)
+                for row in mine.rows():
                     payloads += encoder.add(row)
             if turn.over:
                 await turn.next()

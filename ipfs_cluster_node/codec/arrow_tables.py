@@ -7,20 +7,26 @@ crashes Arrow otherwise.
 """
 
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from operator import itemgetter
 from typing import Final
 
 import pyarrow as pa
 
-from ipfs_cluster_node.core.authorization import Args
 from ipfs_cluster_node.core.columns import Kind
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.schemas import SCHEMAS
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.core.state_tables import STATE_TABLES, Item, Row, StateTable
+from ipfs_cluster_node.core.state_tables import (
+    STATE_TABLES,
+    Allows,
+    Item,
+    Row,
+    StateTable,
+    readable,
+)
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 
 FRAME_BYTES: Final = 256 * 1024
@@ -46,9 +52,6 @@ ARROW_SCHEMAS: Final[Mapping[int, pa.Schema]] = {
     for schema in SCHEMAS
 }
 """By `StateTable`."""
-
-Allows = Callable[[Args], bool]
-"""Whether an item with these arguments may be read."""
 
 
 def table_of(number: int) -> StateTable:
@@ -81,8 +84,9 @@ def table_rows(
 def item_rows(items: Iterable[Item | None], caller: Did, allows: Allows) -> Iterator[Row | None]:
     """Yield the rows of those items that `caller` may read, and None for each of the others."""
     for item in items:
-        if item is not None and allows(item.args(caller)):
-            yield from item.rows()
+        shown = None if item is None else readable(item, caller, allows)
+        if shown is not None:
+            yield from shown.rows()
         else:
             yield None
 

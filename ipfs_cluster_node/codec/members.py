@@ -201,16 +201,23 @@ def content_to_proto(
     holders: Iterable[NodeId],
     nodes: Mapping[NodeId, Principal],
     *,
+    goes_with: str,
     needed_by: str,
+    needed_by_others: bool,
+    namespaces: Iterable[str],
+    kept_namespaces: Iterable[str],
 ) -> content_pb2.Content:
-    """Encode a file with its holders' addresses."""
+    """Encode a file with its holders' addresses, and what its caller may know of its use."""
     return content_pb2.Content(
         cid=content.cid,
         size_bytes=content.size_bytes,
         name=content.name,
         add_time=timestamp_of_ms(content.added_at_ms),
-        goes_with=content.goes_with,
+        goes_with=goes_with,
         needed_by=needed_by,
+        needed_by_others=needed_by_others,
+        namespaces=namespaces,
+        kept_namespaces=kept_namespaces,
         holders=[
             content_pb2.ContentHolder(
                 node_id=holder,

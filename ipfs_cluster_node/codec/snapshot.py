@@ -21,7 +21,15 @@ from ipfs_cluster_node.codec.records import (
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
-from ipfs_cluster_node.core.model import Content, EndedAttempt, Joiner, JoinToken, Task, TaskSpec
+from ipfs_cluster_node.core.model import (
+    Content,
+    ContentMaker,
+    EndedAttempt,
+    Joiner,
+    JoinToken,
+    Task,
+    TaskSpec,
+)
 from ipfs_cluster_node.core.requests import RequestRecord
 from ipfs_cluster_node.core.state_data import StateData
 from ipfs_cluster_node.core.tables import TableName
@@ -37,7 +45,10 @@ PART_BYTES: Final = 1024 * 1024
 
 _REQUEST: Final = codec(RequestRecord, snapshot_pb2.RequestRecord)
 _CONTENT_RENAMED: Final = {"holders": "node_ids"}
-_CONTENT: Final = codec(Content, snapshot_pb2.ContentRecord, renamed=_CONTENT_RENAMED)
+_CONTENT_RECORDS: Final = RECORDS | {ContentMaker: codec(ContentMaker, snapshot_pb2.ContentMaker)}
+_CONTENT: Final = codec(
+    Content, snapshot_pb2.ContentRecord, renamed=_CONTENT_RENAMED, codecs=_CONTENT_RECORDS
+)
 _TASK_RECORDS: Final = RECORDS | {EndedAttempt: codec(EndedAttempt, snapshot_pb2.EndedAttempt)}
 _TASK: Final = codec(Task, snapshot_pb2.TaskRecord, codecs=_TASK_RECORDS)
 _JOIN_TOKEN: Final = codec(
@@ -143,7 +154,7 @@ class _Reader:
     def __init__(self) -> None:
         self._strings: dict[str, str] = {}
         self._specs: dict[bytes, TaskSpec] = {}
-        self._holders: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._texts: dict[tuple[str, ...], tuple[str, ...]] = {}
         shared = By(_itself, self._shared)
         task = codec(
             Task,
@@ -161,7 +172,11 @@ class _Reader:
             Content,
             snapshot_pb2.ContentRecord,
             renamed=_CONTENT_RENAMED,
-            by={"holders": By(_itself, self._shared_holders)},
+            codecs=_CONTENT_RECORDS,
+            by={
+                "holders": By(_itself, self._shared_texts),
+                "namespaces": By(_itself, self._shared_texts),
+            },
         )
         sharing: dict[TableName, Codec[Any, Any]] = {
             TableName.TASKS: task,
@@ -170,9 +185,9 @@ class _Reader:
         }
         self.tables = {name: sharing.get(name, record).decode for name, record in _TABLES.items()}
 
-    def _shared_holders(self, node_ids: Iterable[str]) -> tuple[str, ...]:
-        holders = tuple(node_ids)
-        return self._holders.setdefault(holders, holders)
+    def _shared_texts(self, texts: Iterable[str]) -> tuple[str, ...]:
+        known = tuple(texts)
+        return self._texts.setdefault(known, known)
 
     def _shared(self, text: str) -> str:
         return self._strings.setdefault(text, text)

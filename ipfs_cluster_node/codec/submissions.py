@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
 from ipfs_cluster_node.codec.enums import FILE_FORMAT
-from ipfs_cluster_node.codec.tasks import NAME_RULE, cid_text, ms_of_duration
+from ipfs_cluster_node.codec.tasks import NAME_RULE, NAMESPACE_RULE, cid_text, ms_of_duration
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NAME_PATTERN, is_namespace
 from ipfs_cluster_node.core.model import (
@@ -37,7 +37,6 @@ VIOLATIONS_MAX: Final = 16
 """Most violations named in one refusal, as trailers are bounded."""
 INPUT_CID_SEARCH_BYTES: Final = 4096
 """How much of a payload is searched for `input_cid`."""
-NAMESPACE_RULE: Final = "names as of tasks, up to 8, separated by slashes; at most 128 characters"
 
 
 class Submission:

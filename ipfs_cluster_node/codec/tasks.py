@@ -10,7 +10,7 @@ from ipfs_cluster_node.codec.derived import By, codec
 from ipfs_cluster_node.codec.enums import FILE_FORMAT, TASK_STATE
 from ipfs_cluster_node.codec.errors import on_the_wire
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
-from ipfs_cluster_node.core.ids import NAME_PATTERN, TaskId
+from ipfs_cluster_node.core.ids import NAME_PATTERN, TaskId, is_namespace
 from ipfs_cluster_node.core.model import (
     CONTENT_TYPE_CHARS_MAX,
     DEFAULT_CONTENT_TYPE,
@@ -37,6 +37,7 @@ from ipfs_cluster_node.worker.v1 import worker_pb2
 
 ATTEMPT_DIGITS_MAX: Final = 9
 NAME_RULE: Final = "1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter or digit"
+NAMESPACE_RULE: Final = "names as of tasks, up to 8, separated by slashes; at most 128 characters"
 
 _REASON_PREFIX: Final = "ERROR_REASON_"
 
@@ -202,6 +203,14 @@ def namespaces_from_proto(pattern: str) -> Callable[[str], bool] | None:
             "namespace_pattern", f"at most {NAMESPACE_PATTERN_CHARS_MAX} characters"
         )
     return Glob.parse(pattern).matches if pattern else None
+
+
+def namespace_of(message: Any, field: str) -> str:
+    """Read the `namespace` of a message, empty if it names none; raises INVALID_ARGUMENT."""
+    namespace: str = message.namespace
+    if namespace and not is_namespace(namespace):
+        raise invalid_field(field, NAMESPACE_RULE)
+    return namespace
 
 
 def states_to_proto(states: Iterable[TaskState]) -> list[pb.TaskState.ValueType]:

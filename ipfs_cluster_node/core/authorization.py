@@ -5,12 +5,13 @@ command is present in every call: a statement about a missing one would not mean
 Names are checked before, so that `team-a/*` can't match `team-a/../x`.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from ipfs_cluster_node.core.columns import Schema
 from ipfs_cluster_node.core.dag_cbor import Value
-from ipfs_cluster_node.core.ids import Did, TaskId, is_namespace
+from ipfs_cluster_node.core.file_namespaces import TaskOf, namespaces_of
+from ipfs_cluster_node.core.ids import Did, is_namespace
 from ipfs_cluster_node.core.model import (
     DEFAULT_NAMESPACE,
     Content,
@@ -21,7 +22,7 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.core.schemas import CONTENT, NODES, TASKS
 from ipfs_cluster_node.core.settings import SETTINGS
-from ipfs_cluster_node.core.ucan.commands import TOP, Command
+from ipfs_cluster_node.core.ucan.commands import TOP, Command, covers
 
 AUDIT_READ: Final = Command("/admin/audit/read")
 BACKUP_CREATE: Final = Command("/admin/backup")
@@ -57,8 +58,9 @@ UNKNOWN_SIZE: Final = 2**53 - 1
 """An unknown size counts as more than any limit."""
 
 Args = dict[str, Value]
-TaskOf = Callable[[TaskId], Task | None]
-"""Finds a task that is not deleted yet."""
+ItemArgs = Args | tuple[Args, ...]
+"""What is judged: its arguments; of a file in several namespaces those in each, of which one is
+enough."""
 
 ROW_UNKNOWN: Final[Mapping[str, Value]] = {
     "role": ANY,
@@ -77,18 +79,23 @@ class Requirement(NamedTuple):
     """What a call needs to be allowed under one command."""
 
     command: Command
-    each: Iterable[Args]
+    each: Iterable[ItemArgs]
     """The arguments of each item; some may repeat. Not iterated if no policy reads them."""
 
 
-def distinct(each: Iterable[Args]) -> Iterator[Args]:
-    """Each set of arguments once."""
+def distinct(each: Iterable[ItemArgs]) -> Iterator[ItemArgs]:
+    """Each item with other arguments once."""
     seen: set[tuple[Value, ...]] = set()
-    for args in each:
-        values = tuple(args.values())
+    for item in each:
+        values = tuple(value for args in alternatives(item) for value in args.values())
         if values not in seen:
             seen.add(values)
-            yield args
+            yield item
+
+
+def alternatives(item: ItemArgs) -> tuple[Args, ...]:
+    """The arguments of an item, one of which must be allowed."""
+    return item if isinstance(item, tuple) else (item,)
 
 
 GRANTS: Final[Mapping[str, tuple[Command, ...]]] = {
@@ -106,7 +113,7 @@ GRANTS: Final[Mapping[str, tuple[Command, ...]]] = {
 }
 """A client's presets at joining; finer permissions are delegated afterwards."""
 WITHIN_NAMESPACE: Final[Mapping[str, tuple[Command, ...]]] = {
-    "user": (Command("/task"), CONTENT_READ, STATE_READ),
+    "user": (Command("/task"), Command("/content"), STATE_READ),
     "reader": (TASK_READ, CONTENT_READ, STATE_READ),
 }
 """The presets that can be limited to a namespace, and the commands that are limited by it."""
@@ -144,14 +151,15 @@ def grant_text(grant: str, namespace: str) -> str:
 
 
 def preset(
-    grant: str, namespace: str = "", ended: Container[str] = ()
+    grant: str, namespace: str = "", ended: Iterable[str] = ()
 ) -> list[tuple[Command, list[Value]]]:
     """What a client's certificate brings: each command with its policy.
 
     Args:
         grant: A key of `GRANTS`.
         namespace: What it is limited to; empty: not limited.
-        ended: Commands that were revoked.
+        ended: Commands that were revoked. What is below one, or above it, ended too: a release may
+            have given less at once.
     """
     commands: list[tuple[Command, list[Value]]]
     if namespace:
@@ -160,7 +168,11 @@ def preset(
         commands += [(command, []) for command in BESIDE_NAMESPACE]
     else:
         commands = [(command, []) for command in GRANTS[grant]]
-    return [(command, policy) for command, policy in commands if command not in ended]
+    return [
+        (command, policy)
+        for command, policy in commands
+        if not any(covers(command, Command(e)) or covers(Command(e), command) for e in ended)
+    ]
 
 
 def submission_args(specs: Iterable[TaskSpec], count: int) -> Iterator[Args]:
@@ -178,7 +190,7 @@ def submission_args(specs: Iterable[TaskSpec], count: int) -> Iterator[Args]:
 
 def inputs_args(
     specs: Iterable[TaskSpec], contents: Mapping[str, Content], task_of: TaskOf
-) -> Iterator[Args]:
+) -> Iterator[ItemArgs]:
     """Of the inputs of tasks: an attempt may read what its submitter may."""
     for spec in specs:
         for task_input in spec.inputs:
@@ -204,31 +216,35 @@ def task_args(task: Task | None, caller: Did) -> Args:
     return dict(UNKNOWN_TASK) if task is None else _args_of_task(task, caller)
 
 
-def content_args(cid: str, content: Content | None, task_of: TaskOf = lambda _id: None) -> Args:
+def content_args(cid: str, content: Content | None, task_of: TaskOf = lambda _id: None) -> ItemArgs:
     """Of a file or a block to be read; what the log does not name is in no known namespace.
 
     Its CID does not say of which result it is a part.
     """
     if content is None:
         return {**UNKNOWN_CONTENT, "cid": cid}
-    return in_its_namespace(_args_of_content(content), content, task_of)
+    return in_its_namespaces(_args_of_content(content), content, task_of)
 
 
-def in_its_namespace(args: Args, content: Content, task_of: TaskOf) -> Args:
-    """The arguments of a file: the result of a task is in the task's namespace.
-
-    Once that task is deleted, its namespace is not known: the file stays while others need it.
-    """
-    if not content.goes_with:
-        return args
-    task = task_of(content.goes_with)
-    return {**args, "namespace": ANY if task is None else task.spec.namespace}
+def content_args_in(namespace: str, cid: str, content: Content | None, task_of: TaskOf) -> Args:
+    """Of a file in one namespace, which the caller names; where it is not, only that is known."""
+    if content is None or namespace not in namespaces_of(content, task_of):
+        return {**UNKNOWN_CONTENT, "cid": cid, "namespace": namespace}
+    return {**_args_of_content(content), "namespace": namespace}
 
 
-def new_content_args(size_bytes: int | None) -> Args:
+def in_its_namespaces(args: Args, content: Content, task_of: TaskOf) -> ItemArgs:
+    """The arguments of a file in each of its namespaces; `*` if it stays for others only."""
+    inside = namespaces_of(content, task_of) or (ANY,)
+    if len(inside) == 1:
+        return args if args["namespace"] == inside[0] else {**args, "namespace": inside[0]}
+    return tuple({**args, "namespace": each} for each in inside)
+
+
+def new_content_args(size_bytes: int | None, namespace: str = DEFAULT_NAMESPACE) -> Args:
     """Of a file to be added."""
     size = UNKNOWN_SIZE if size_bytes is None else size_bytes
-    return {"namespace": DEFAULT_NAMESPACE, "size": size}
+    return {"namespace": namespace, "size": size}
 
 
 def removal_args(principal: Principal | None, did: Did) -> Args:

@@ -196,6 +196,8 @@ class AddContent:
     name: str
     goes_with: TaskId = NO_TASK
     """The task whose result it is; empty if it is kept until removed."""
+    namespace: str = ""
+    """Where it is added. Empty in an older log, in which a file has no namespaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +205,10 @@ class RemoveContent:
     """Removes a file: nodes then delete the blocks that no other file has."""
 
     cid: str
+    namespace: str = ""
+    """The one that the caller named."""
+    among: tuple[str, ...] = ()
+    """If it named none: those in which it may. Both empty: all, and the file is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +216,10 @@ class KeepContent:
     """Keeps a task's result until it is removed."""
 
     cid: str
+    namespace: str = ""
+    """The one that the caller named."""
+    among: tuple[str, ...] = ()
+    """If it named none: those in which it may. Both empty in an older log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,7 +334,7 @@ def fingerprint_of(body: CommandBody) -> bytes:  # noqa: C901
         case RevokeJoinToken():
             asked = (body.token_id,)
         case RemoveContent() | KeepContent():
-            asked = (body.cid,)
+            asked = (body.cid, *([body.namespace] if body.namespace else []))
         case PutDelegation():
             asked = tuple(sorted(d.cid.digest for d in body.delegations))
         case RevokeDelegation():

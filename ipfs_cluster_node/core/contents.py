@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ipfs_cluster_node.core.ids import NO_TASK, NodeId
+from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Content
 from ipfs_cluster_node.core.sorted_keys import SortedKeys
 from ipfs_cluster_node.core.tables import Notes, Table, TableName
@@ -25,23 +25,13 @@ class ContentTable(Table[str, Content]):
         self.cids = SortedKeys(self)
 
     def add(self, content: Content, holders: Iterable[NodeId]) -> None:
-        """Add a file unless it exists, and add its holders.
-
-        One that went with a task goes with the one that added it last; a file that was added
-        without a task once is kept.
-        """
+        """Add a file, or change the one with its CID to it, and add its holders."""
         existing = self.get(content.cid)
         if existing is None:
-            self.put(content.cid, content)
             self.cids.add(content.cid)
-        elif existing.goes_with and existing.goes_with != content.goes_with:
-            self.put(content.cid, replace(existing, goes_with=content.goes_with))
+        if existing != content:
+            self.put(content.cid, content)
         self.hold(content.cid, holders)
-
-    def keep(self, cid: str) -> None:
-        """Keep an existing file until it is removed."""
-        if self[cid].goes_with:
-            self.put(cid, replace(self[cid], goes_with=NO_TASK))
 
     def remove(self, cid: str) -> None:
         """Remove an existing file."""

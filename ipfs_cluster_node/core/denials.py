@@ -110,11 +110,7 @@ def denial(
     else:
         said = f"you may not {verb} {thing}"
     options = ""
-    if command == auth.CONTENT_ADD or (
-        own is not None and command == auth.CONTENT_READ and DEFAULT_NAMESPACE not in own.namespaces
-    ):
-        options = _option(DEFAULT_NAMESPACE)  # Where files are that people add.
-    elif own is not None and command in _BY_NAMESPACE:
+    if own is not None and command in _BY_NAMESPACE:
         options = _option(namespace or "NAMESPACE")
     elif namespace or (others and others[0].namespaces):
         options = _option(namespace or others[0].namespaces[0])
@@ -124,6 +120,7 @@ def denial(
 
 _BY_NAMESPACE: Final = frozenset(
     {
+        auth.CONTENT_ADD,
         auth.CONTENT_KEEP,
         auth.CONTENT_READ,
         auth.CONTENT_REMOVE,

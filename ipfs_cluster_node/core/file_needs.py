@@ -1,9 +1,11 @@
 """Which tasks need which files: a needed file is not removed, and a result goes with its task.
 
-A file without `Content.goes_with` is kept until it is removed. One with it goes once that task is
-deleted, no other task has it as its result, and none that has not ended has it as an input.
+A file stays where it is kept until it is removed there; where it is a result, until no task of that
+namespace has it as its result. It goes once no namespace has it, and no task that has not ended
+has it as an input.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ipfs_cluster_node.core.ids import TaskId
@@ -16,8 +18,9 @@ class FileNeeds:
     def __init__(self) -> None:
         self._inputs: dict[str, dict[TaskId, None]] = {}
         """By file: the tasks that have not ended and have it as an input."""
-        self._results: dict[str, int] = {}
-        """By file: how many tasks have it as their result."""
+        self._results: dict[str, str | Counter[str]] = {}
+        """By file: the namespace of the task that has it as its result; of several, how many have
+        it in each."""
         self._made: dict[TaskId, list[str]] = {}
         """By task: the files that came as its results, named by an outcome or not."""
         self.released: dict[str, None] = {}
@@ -37,22 +40,32 @@ class FileNeeds:
                 if not tasks:
                     del self._inputs[each.cid]
         if task.result is not None and task.result.cid:
-            self._results[task.result.cid] = self._results.get(task.result.cid, 0) + 1
+            cid, namespace = task.result.cid, task.spec.namespace
+            known = self._results.get(cid)
+            if known is None:
+                self._results[cid] = namespace
+            elif isinstance(known, str):
+                self._results[cid] = Counter((known, namespace))
+            else:
+                known[namespace] += 1
 
     def forget(self, task: Task) -> None:
         """Note that an ended task is deleted."""
         if task.result is not None and (cid := task.result.cid):
-            self._results[cid] -= 1
-            if not self._results[cid]:
+            known = self._results[cid]
+            if isinstance(known, Counter):
+                known[task.spec.namespace] -= 1
+            if not isinstance(known, Counter) or not known.total():
                 del self._results[cid]
             self.released[cid] = None
         for cid in self._made.pop(task.task_id, ()):
             self.released[cid] = None
 
     def made(self, content: Content) -> None:
-        """Note with which task a file goes."""
-        if content.goes_with:
-            self._made.setdefault(content.goes_with, []).append(content.cid)
+        """Note with which tasks a file goes."""
+        for task_id in {content.goes_with, *(each.task_id for each in content.makers)}:
+            if task_id:
+                self._made.setdefault(task_id, []).append(content.cid)
 
     def needed_by(self, cid: str) -> TaskId | None:
         """A task that has not ended and has the file as an input; None if there is none."""
@@ -61,6 +74,11 @@ class FileNeeds:
     def is_result(self, cid: str) -> bool:
         """Whether a task that is not deleted yet has the file as its result."""
         return cid in self._results
+
+    def is_result_in(self, cid: str, namespace: str) -> bool:
+        """Whether a task of this namespace that is not deleted yet has it as its result."""
+        known = self._results.get(cid, "")
+        return known == namespace if isinstance(known, str) else known[namespace] > 0
 
     def take_released(self) -> Sequence[str]:
         """Return `released`, and start again with none."""

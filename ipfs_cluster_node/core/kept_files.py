@@ -1,15 +1,29 @@
 """Which files are kept, which go with a task, and which may be removed."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import replace
 
-from ipfs_cluster_node.core.commands import AddContent
+from ipfs_cluster_node.core.commands import AddContent, KeepContent, RemoveContent
 from ipfs_cluster_node.core.contents import ContentTable
 from ipfs_cluster_node.core.effects import Accepted, Answer, Rejected
 from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.file_namespaces import (
+    is_named,
+    kept_in,
+    made_in,
+    named,
+    namespaces_of,
+    not_made_in,
+    without,
+)
 from ipfs_cluster_node.core.file_needs import FileNeeds
-from ipfs_cluster_node.core.ids import TaskId
-from ipfs_cluster_node.core.model import AttemptOutcome, Content, TaskFailure
+from ipfs_cluster_node.core.ids import NO_TASK, TaskId
+from ipfs_cluster_node.core.model import (
+    DEFAULT_NAMESPACE,
+    AttemptOutcome,
+    Content,
+    TaskFailure,
+)
 from ipfs_cluster_node.core.tasks import TaskTable
 
 
@@ -24,11 +38,13 @@ class KeptFiles:
 
     def add(self, body: AddContent, at_ms: int) -> Answer:
         """Add a file, or holders of one."""
-        if body.goes_with and self._tasks.get(body.goes_with) is None:
+        task = self._tasks.get(body.goes_with) if body.goes_with else None
+        if body.goes_with and task is None:
             return Rejected(
                 Reason.STALE_ATTEMPT, f"the task {body.goes_with}, whose result it is, was deleted"
             )
-        content = Content(
+        existing = self._contents.get(body.cid)
+        content = existing or Content(
             cid=body.cid,
             size_bytes=body.size_bytes,
             holders=(),
@@ -36,51 +52,107 @@ class KeptFiles:
             added_at_ms=at_ms,
             goes_with=body.goes_with,
         )
+        if body.namespace or (existing is not None and is_named(existing)):
+            namespace = body.namespace or (task.spec.namespace if task else DEFAULT_NAMESPACE)
+            if existing is not None:
+                content = named(existing, self._tasks.get)
+            if body.goes_with:
+                content = made_in(content, namespace, body.goes_with)
+            else:
+                content = kept_in(content, (namespace,))
+        elif content.goes_with:
+            content = replace(content, goes_with=body.goes_with)
         self._contents.add(content, body.holders)
-        self._needs.made(self._contents[body.cid])
+        self._needs.made(content)
         return Accepted((body.cid,))
 
-    def remove(self, cid: str) -> Answer:
-        """Remove a file; the answer has its size and its holders."""
-        content = self._contents.get(cid)
-        if content is None:
-            return _not_found(cid)
-        task_id = self.needed_by(content)
-        if task_id is not None:
-            return Rejected(
-                Reason.CONTENT_NEEDED,
-                f"task {task_id}, which has not ended, needs {cid}; wait for its end, or cancel it",
-            )
+    def remove(self, body: RemoveContent) -> Answer:
+        """Remove a file, or remove it from namespaces; the answer has its size.
+
+        It has its holders too, if the file is in no namespace any more, and so is gone.
+        """
+        content = self._contents.get(body.cid)
+        names = _asked(body)
+        if content is None or not self._is_in(content, names):
+            return _not_found(body)
+        left = without(named(content, self._tasks.get), names) if names else None
+        if left is not None and is_named(left):
+            if self._maker_of(content, names) is not None:
+                return _needed(body.cid)
+            self._contents.put(body.cid, left)
+            return Accepted((str(content.size_bytes),))
+        if self.needed_by(content) is not None:
+            return _needed(body.cid)
         holders = self._contents.holders_of(content)
-        self._contents.remove(cid)
+        self._contents.remove(body.cid)
         return Accepted((str(content.size_bytes), *holders))
 
-    def keep(self, cid: str) -> Answer:
-        """Keep a file until it is removed."""
-        if cid not in self._contents:
-            return _not_found(cid)
-        self._contents.keep(cid)
-        return Accepted((cid,))
+    def keep(self, body: KeepContent) -> Answer:
+        """Keep a file until it is removed, where it is a result."""
+        content = self._contents.get(body.cid)
+        names = _asked(body)
+        if content is None or not self._is_in(content, names):
+            return _not_found(body)
+        if names or is_named(content):
+            content = named(content, self._tasks.get)
+            inside = namespaces_of(content, self._tasks.get)
+            kept = kept_in(content, (each for each in inside if not names or each in names))
+        else:
+            kept = replace(content, goes_with=NO_TASK)
+        if kept != content:
+            self._contents.put(body.cid, kept)
+        return Accepted((body.cid,))
 
     def drop_released(self) -> None:
         """Remove the results that went with their tasks since this was last called."""
         for cid in self._needs.take_released():
             content = self._contents.get(cid)
-            if content is not None and self._may_go(content):
+            if content is None:
+                continue
+            left = self._still_made(content)
+            if self._may_go(content, left):
                 self._contents.remove(cid)
+            elif left is not content:
+                self._contents.put(cid, left)
 
     def needed_by(self, content: Content) -> TaskId | None:
         """A task that has not ended and needs the file, as an input or as its result."""
-        maker = self._tasks.get(content.goes_with) if content.goes_with else None
-        if maker is not None and not maker.state.is_terminal:
-            return maker.task_id
-        return self._needs.needed_by(content.cid)
+        return self._maker_of(content) or self._needs.needed_by(content.cid)
 
-    def _may_go(self, content: Content) -> bool:
-        return bool(content.goes_with) and not (
-            self._tasks.get(content.goes_with) is not None
-            or self._needs.is_result(content.cid)
-            or self._needs.needed_by(content.cid) is not None
+    def _maker_of(self, content: Content, names: Container[str] = ()) -> TaskId | None:
+        """A task that has not ended whose result it is; only one in these namespaces, if given."""
+        makers = [each.task_id for each in content.makers if not names or each.namespace in names]
+        if content.goes_with and not is_named(content):
+            makers.append(content.goes_with)
+        for task_id in makers:
+            task = self._tasks.get(task_id)
+            if task is not None and not task.state.is_terminal:
+                return task_id
+        return None
+
+    def _is_in(self, content: Content, names: Iterable[str]) -> bool:
+        """Whether a file is in one of these namespaces; any is, if none are given."""
+        inside = namespaces_of(content, self._tasks.get)
+        return not names or any(each in inside for each in names)
+
+    def _still_made(self, content: Content) -> Content:
+        """Without the namespaces whose tasks no longer have it as their result."""
+        gone = [
+            each.namespace
+            for each in content.makers
+            if self._tasks.get(each.task_id) is None
+            and not self._needs.is_result_in(content.cid, each.namespace)
+        ]
+        return not_made_in(content, gone) if gone else content
+
+    def _may_go(self, content: Content, left: Content) -> bool:
+        if is_named(left) or not content.goes_with:
+            return False
+        if self._needs.needed_by(content.cid) is not None:
+            return False
+        # A task that names it may have had it removed from its namespace.
+        return is_named(content) or not (
+            self._tasks.get(content.goes_with) is not None or self._needs.is_result(content.cid)
         )
 
 
@@ -95,5 +167,19 @@ def with_its_file(outcome: AttemptOutcome, contents: Container[str]) -> AttemptO
     return replace(outcome, result=None, failure=failure, retryable=True)
 
 
-def _not_found(cid: str) -> Rejected:
-    return Rejected(Reason.CONTENT_NOT_FOUND, f"the cluster has no file {cid}; see `content list`")
+def _asked(body: RemoveContent | KeepContent) -> tuple[str, ...]:
+    return (body.namespace,) if body.namespace else body.among
+
+
+def _not_found(body: RemoveContent | KeepContent) -> Rejected:
+    within = f" in {body.namespace}" if body.namespace else ""
+    return Rejected(
+        Reason.CONTENT_NOT_FOUND, f"the cluster has no file {body.cid}{within}; see `content list`"
+    )
+
+
+def _needed(cid: str) -> Rejected:
+    return Rejected(
+        Reason.CONTENT_NEEDED,
+        f"a task that has not ended needs {cid}; wait for its end, or cancel it",
+    )

@@ -307,6 +307,14 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContentMaker:
+    """The last task of a namespace that a file came from as a result."""
+
+    namespace: str
+    task_id: TaskId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
     """A file, and the nodes that the log names as its holders.
 
@@ -319,4 +327,9 @@ class Content:
     name: str = ""
     added_at_ms: int
     goes_with: TaskId = NO_TASK
-    """The task whose result it is: it is deleted after that task. Empty: kept until removed."""
+    """The task whose result it last was: kept nowhere, the file is deleted after that task."""
+    namespaces: tuple[str, ...] = ()
+    """Those it is kept in until it is removed, sorted: where people added or kept it."""
+    makers: tuple[ContentMaker, ...] = ()
+    """One for each namespace that it is in as a result, in their order. In an older log a file has
+    neither: see `core/file_namespaces.py`."""

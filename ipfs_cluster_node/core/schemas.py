@@ -55,13 +55,14 @@ TASKS: Final = Schema(
 
 CONTENT: Final = Schema(
     "content",
-    {"content": Content, "holder": NodeId},
+    {"content": Content, "holder": NodeId, "namespaces": tuple[str, ...]},
     (
         Column("cid", Kind.STRING, "content.cid", judged_as="cid"),
         Column("node_id", Kind.STRING, "holder"),
         Column("size_bytes", Kind.INT64, "content.size_bytes", judged_as="size"),
         Column("name", Kind.STRING, "content.name"),
         Column("add_time", Kind.TIME, "content.added_at_ms"),
+        Column("namespaces", Kind.STRINGS, "namespaces"),
     ),
     computed={"namespace": repr(DEFAULT_NAMESPACE)},
 )

@@ -146,9 +146,9 @@ class ClusterState:
             case commands.AddContent():
                 return self._kept_files.add(body, command.at_ms)
             case commands.RemoveContent():
-                return self._kept_files.remove(body.cid)
+                return self._kept_files.remove(body)
             case commands.KeepContent():
-                return self._kept_files.keep(body.cid)
+                return self._kept_files.keep(body)
             case commands.PutDelegation():
                 return self._put_delegation(body)
             case commands.RevokeDelegation():

@@ -11,11 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from ipfs_cluster_node.core.authorization import (
     Args,
-    TaskOf,
-    in_its_namespace,
+    ItemArgs,
+    alternatives,
+    in_its_namespaces,
     row_args_function,
 )
 from ipfs_cluster_node.core.columns import Schema
+from ipfs_cluster_node.core.file_namespaces import TaskOf, namespaces_of
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import Content, Principal, Task
 from ipfs_cluster_node.core.schemas import CONFIG, CONTENT, NODES, ROW_KEYS, TASKS
@@ -79,6 +81,8 @@ class FileItem(NamedTuple):
     removed: AbstractSet[NodeId]
     """Nodes that are no longer members."""
     task_of: TaskOf
+    shown: tuple[str, ...] | None = None
+    """Those of its namespaces that are shown; None: all."""
 
     @property
     def key(self) -> str:
@@ -87,12 +91,15 @@ class FileItem(NamedTuple):
 
     def rows(self) -> Iterable[Row]:
         """A row for each holder."""
-        holders = self.content.holders
-        return (_content_row(self.content, each) for each in holders if each not in self.removed)
+        holders = (each for each in self.content.holders if each not in self.removed)
+        shown = self.shown
+        if shown is None:
+            shown = namespaces_of(self.content, self.task_of)
+        return (_content_row(self.content, each, shown) for each in holders)
 
-    def args(self, _caller: Did) -> Args:
+    def args(self, _caller: Did) -> ItemArgs:
         """What policies judge."""
-        return in_its_namespace(_content_args(self.content), self.content, self.task_of)
+        return in_its_namespaces(_content_args(self.content), self.content, self.task_of)
 
 
 class SettingItem(NamedTuple):
@@ -112,6 +119,18 @@ class SettingItem(NamedTuple):
 
 
 Item = NodeItem | TaskItem | FileItem | SettingItem
+
+Allows = Callable[[Args], bool]
+"""Whether an item with these arguments may be read."""
+
+
+def readable(item: Item, caller: Did, allows: Allows) -> Item | None:
+    """What a caller may read of an item; None if nothing."""
+    ways = item.args(caller)
+    if not isinstance(item, FileItem) or not isinstance(ways, tuple):
+        return item if any(map(allows, alternatives(ways))) else None
+    shown = tuple(str(args["namespace"]) for args in ways if allows(args))
+    return item._replace(shown=shown) if shown else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,9 +200,15 @@ class ListedContent:
     name: str = ""
     added_at_ms: int = 0
     goes_with: str = ""
-    """The task whose result it is, and with which it is deleted; empty if it is kept."""
+    """Where it is not kept: the last task whose result it is, if the caller may read that."""
     needed_by: str = ""
     """A task that has not ended and needs it, so that it can't be removed."""
+    namespaces: tuple[str, ...] = ()
+    """Those it is in, of those in which the caller may read files."""
+    kept_namespaces: tuple[str, ...] = ()
+    """Those of them in which it is kept until it is removed."""
+    needed_by_others: bool = False
+    """Whether a task needs it that the caller may not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +223,8 @@ class RemovedContent:
     """The file's other holders, which delete its blocks by themselves."""
     later_node_ids: tuple[str, ...] = ()
     """Those of them that are away, and delete its blocks after their return."""
+    left_namespaces: tuple[str, ...] = ()
+    """Those that it is still in, of those in which the caller may read files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ipfs_cluster_node/v1/content.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"h\n\x11\x41\x64\x64\x43ontentRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.v1.AddContentHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\\\n\x10\x41\x64\x64\x43ontentHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"N\n\x12\x41\x64\x64\x43ontentResponse\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fholder_node_ids\x18\x03 \x03(\t\"b\n\x11GetContentRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x19\n\x0clength_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_length_bytes\"\"\n\x12GetContentResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"!\n\x12StatContentRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\"E\n\x13StatContentResponse\x12.\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x1d.ipfs_cluster_node.v1.Content\"\xc2\x01\n\x07\x43ontent\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x34\n\x07holders\x18\x03 \x03(\x0b\x32#.ipfs_cluster_node.v1.ContentHolder\x12\x0c\n\x04name\x18\x04 \x01(\t\x12,\n\x08\x61\x64\x64_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tgoes_with\x18\x06 \x01(\t\x12\x11\n\tneeded_by\x18\x07 \x01(\t\"E\n\rContentHolder\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\t\x12\x10\n\x08tls_name\x18\x03 \x01(\t\"O\n\x12ListContentRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\ncid_prefix\x18\x03 \x01(\t\"_\n\x13ListContentResponse\x12/\n\x08\x63ontents\x18\x01 \x03(\x0b\x32\x1d.ipfs_cluster_node.v1.Content\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x14RemoveContentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\"\x84\x01\n\x15RemoveContentResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x18\n\x0b\x66reed_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rsoon_node_ids\x18\x03 \x03(\t\x12\x16\n\x0elater_node_ids\x18\x04 \x03(\tB\x0e\n\x0c_freed_bytes\"5\n\x12KeepContentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\"\x15\n\x13KeepContentResponse\".\n\x10GetBlocksRequest\x12\x0c\n\x04\x63ids\x18\x01 \x03(\x0c\x12\x0c\n\x04root\x18\x02 \x01(\x0c\".\n\x11GetBlocksResponse\x12\x0b\n\x03\x63id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\x8a\x07\n\x0e\x43ontentService\x12~\n\nAddContent\x12\'.ipfs_cluster_node.v1.AddContentRequest\x1a(.ipfs_cluster_node.v1.AddContentResponse\"\x1b\xba\x90#\x17\n\x03\x02\x03\x04\x12\x0c/content/add(\x01\x30\x01(\x01\x12{\n\nGetContent\x12\'.ipfs_cluster_node.v1.GetContentRequest\x1a(.ipfs_cluster_node.v1.GetContentResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read0\x01\x12|\n\x0bStatContent\x12(.ipfs_cluster_node.v1.StatContentRequest\x1a).ipfs_cluster_node.v1.StatContentResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read\x12~\n\x0bListContent\x12(.ipfs_cluster_node.v1.ListContentRequest\x1a).ipfs_cluster_node.v1.ListContentResponse\"\x1a\xba\x90#\x16\n\x03\x02\x03\x04\x12\r/content/read \x01\x12\x84\x01\n\rRemoveContent\x12*.ipfs_cluster_node.v1.RemoveContentRequest\x1a+.ipfs_cluster_node.v1.RemoveContentResponse\"\x1a\xba\x90#\x16\n\x01\x02\x12\x0f/content/remove(\x01\x12|\n\x0bKeepContent\x12(.ipfs_cluster_node.v1.KeepContentRequest\x1a).ipfs_cluster_node.v1.KeepContentResponse\"\x18\xba\x90#\x14\n\x01\x02\x12\r/content/keep(\x01\x12x\n\tGetBlocks\x12&.ipfs_cluster_node.v1.GetBlocksRequest\x1a\'.ipfs_cluster_node.v1.GetBlocksResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read0\x01\x42u\n\x18\x61lt.ipfs_cluster_node.v1B\x0c\x43ontentProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ipfs_cluster_node/v1/content.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"h\n\x11\x41\x64\x64\x43ontentRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.v1.AddContentHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"o\n\x10\x41\x64\x64\x43ontentHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tnamespace\x18\x04 \x01(\tB\r\n\x0b_size_bytes\"N\n\x12\x41\x64\x64\x43ontentResponse\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fholder_node_ids\x18\x03 \x03(\t\"b\n\x11GetContentRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x19\n\x0clength_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_length_bytes\"\"\n\x12GetContentResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"!\n\x12StatContentRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\"E\n\x13StatContentResponse\x12.\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x1d.ipfs_cluster_node.v1.Content\"\x89\x02\n\x07\x43ontent\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x34\n\x07holders\x18\x03 \x03(\x0b\x32#.ipfs_cluster_node.v1.ContentHolder\x12\x0c\n\x04name\x18\x04 \x01(\t\x12,\n\x08\x61\x64\x64_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tgoes_with\x18\x06 \x01(\t\x12\x11\n\tneeded_by\x18\x07 \x01(\t\x12\x12\n\nnamespaces\x18\x08 \x03(\t\x12\x17\n\x0fkept_namespaces\x18\t \x03(\t\x12\x18\n\x10needed_by_others\x18\n \x01(\x08\"E\n\rContentHolder\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\t\x12\x10\n\x08tls_name\x18\x03 \x01(\t\"j\n\x12ListContentRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\ncid_prefix\x18\x03 \x01(\t\x12\x19\n\x11namespace_pattern\x18\x04 \x01(\t\"_\n\x13ListContentResponse\x12/\n\x08\x63ontents\x18\x01 \x03(\x0b\x32\x1d.ipfs_cluster_node.v1.Content\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x14RemoveContentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\"\x9d\x01\n\x15RemoveContentResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x18\n\x0b\x66reed_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rsoon_node_ids\x18\x03 \x03(\t\x12\x16\n\x0elater_node_ids\x18\x04 \x03(\t\x12\x17\n\x0fleft_namespaces\x18\x05 \x03(\tB\x0e\n\x0c_freed_bytes\"H\n\x12KeepContentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\"\x15\n\x13KeepContentResponse\".\n\x10GetBlocksRequest\x12\x0c\n\x04\x63ids\x18\x01 \x03(\x0c\x12\x0c\n\x04root\x18\x02 \x01(\x0c\".\n\x11GetBlocksResponse\x12\x0b\n\x03\x63id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\x8a\x07\n\x0e\x43ontentService\x12~\n\nAddContent\x12\'.ipfs_cluster_node.v1.AddContentRequest\x1a(.ipfs_cluster_node.v1.AddContentResponse\"\x1b\xba\x90#\x17\n\x03\x02\x03\x04\x12\x0c/content/add(\x01\x30\x01(\x01\x12{\n\nGetContent\x12\'.ipfs_cluster_node.v1.GetContentRequest\x1a(.ipfs_cluster_node.v1.GetContentResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read0\x01\x12|\n\x0bStatContent\x12(.ipfs_cluster_node.v1.StatContentRequest\x1a).ipfs_cluster_node.v1.StatContentResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read\x12~\n\x0bListContent\x12(.ipfs_cluster_node.v1.ListContentRequest\x1a).ipfs_cluster_node.v1.ListContentResponse\"\x1a\xba\x90#\x16\n\x03\x02\x03\x04\x12\r/content/read \x01\x12\x84\x01\n\rRemoveContent\x12*.ipfs_cluster_node.v1.RemoveContentRequest\x1a+.ipfs_cluster_node.v1.RemoveContentResponse\"\x1a\xba\x90#\x16\n\x01\x02\x12\x0f/content/remove(\x01\x12|\n\x0bKeepContent\x12(.ipfs_cluster_node.v1.KeepContentRequest\x1a).ipfs_cluster_node.v1.KeepContentResponse\"\x18\xba\x90#\x14\n\x01\x02\x12\r/content/keep(\x01\x12x\n\tGetBlocks\x12&.ipfs_cluster_node.v1.GetBlocksRequest\x1a\'.ipfs_cluster_node.v1.GetBlocksResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read0\x01\x42u\n\x18\x61lt.ipfs_cluster_node.v1B\x0c\x43ontentProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,37 +51,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDCONTENTREQUEST']._serialized_start=129
   _globals['_ADDCONTENTREQUEST']._serialized_end=233
   _globals['_ADDCONTENTHEADER']._serialized_start=235
-  _globals['_ADDCONTENTHEADER']._serialized_end=327
-  _globals['_ADDCONTENTRESPONSE']._serialized_start=329
-  _globals['_ADDCONTENTRESPONSE']._serialized_end=407
-  _globals['_GETCONTENTREQUEST']._serialized_start=409
-  _globals['_GETCONTENTREQUEST']._serialized_end=507
-  _globals['_GETCONTENTRESPONSE']._serialized_start=509
-  _globals['_GETCONTENTRESPONSE']._serialized_end=543
-  _globals['_STATCONTENTREQUEST']._serialized_start=545
-  _globals['_STATCONTENTREQUEST']._serialized_end=578
-  _globals['_STATCONTENTRESPONSE']._serialized_start=580
-  _globals['_STATCONTENTRESPONSE']._serialized_end=649
-  _globals['_CONTENT']._serialized_start=652
-  _globals['_CONTENT']._serialized_end=846
-  _globals['_CONTENTHOLDER']._serialized_start=848
-  _globals['_CONTENTHOLDER']._serialized_end=917
-  _globals['_LISTCONTENTREQUEST']._serialized_start=919
-  _globals['_LISTCONTENTREQUEST']._serialized_end=998
-  _globals['_LISTCONTENTRESPONSE']._serialized_start=1000
-  _globals['_LISTCONTENTRESPONSE']._serialized_end=1095
-  _globals['_REMOVECONTENTREQUEST']._serialized_start=1097
-  _globals['_REMOVECONTENTREQUEST']._serialized_end=1152
-  _globals['_REMOVECONTENTRESPONSE']._serialized_start=1155
-  _globals['_REMOVECONTENTRESPONSE']._serialized_end=1287
-  _globals['_KEEPCONTENTREQUEST']._serialized_start=1289
-  _globals['_KEEPCONTENTREQUEST']._serialized_end=1342
-  _globals['_KEEPCONTENTRESPONSE']._serialized_start=1344
-  _globals['_KEEPCONTENTRESPONSE']._serialized_end=1365
-  _globals['_GETBLOCKSREQUEST']._serialized_start=1367
-  _globals['_GETBLOCKSREQUEST']._serialized_end=1413
-  _globals['_GETBLOCKSRESPONSE']._serialized_start=1415
-  _globals['_GETBLOCKSRESPONSE']._serialized_end=1461
-  _globals['_CONTENTSERVICE']._serialized_start=1464
-  _globals['_CONTENTSERVICE']._serialized_end=2370
+  _globals['_ADDCONTENTHEADER']._serialized_end=346
+  _globals['_ADDCONTENTRESPONSE']._serialized_start=348
+  _globals['_ADDCONTENTRESPONSE']._serialized_end=426
+  _globals['_GETCONTENTREQUEST']._serialized_start=428
+  _globals['_GETCONTENTREQUEST']._serialized_end=526
+  _globals['_GETCONTENTRESPONSE']._serialized_start=528
+  _globals['_GETCONTENTRESPONSE']._serialized_end=562
+  _globals['_STATCONTENTREQUEST']._serialized_start=564
+  _globals['_STATCONTENTREQUEST']._serialized_end=597
+  _globals['_STATCONTENTRESPONSE']._serialized_start=599
+  _globals['_STATCONTENTRESPONSE']._serialized_end=668
+  _globals['_CONTENT']._serialized_start=671
+  _globals['_CONTENT']._serialized_end=936
+  _globals['_CONTENTHOLDER']._serialized_start=938
+  _globals['_CONTENTHOLDER']._serialized_end=1007
+  _globals['_LISTCONTENTREQUEST']._serialized_start=1009
+  _globals['_LISTCONTENTREQUEST']._serialized_end=1115
+  _globals['_LISTCONTENTRESPONSE']._serialized_start=1117
+  _globals['_LISTCONTENTRESPONSE']._serialized_end=1212
+  _globals['_REMOVECONTENTREQUEST']._serialized_start=1214
+  _globals['_REMOVECONTENTREQUEST']._serialized_end=1288
+  _globals['_REMOVECONTENTRESPONSE']._serialized_start=1291
+  _globals['_REMOVECONTENTRESPONSE']._serialized_end=1448
+  _globals['_KEEPCONTENTREQUEST']._serialized_start=1450
+  _globals['_KEEPCONTENTREQUEST']._serialized_end=1522
+  _globals['_KEEPCONTENTRESPONSE']._serialized_start=1524
+  _globals['_KEEPCONTENTRESPONSE']._serialized_end=1545
+  _globals['_GETBLOCKSREQUEST']._serialized_start=1547
+  _globals['_GETBLOCKSREQUEST']._serialized_end=1593
+  _globals['_GETBLOCKSRESPONSE']._serialized_start=1595
+  _globals['_GETBLOCKSRESPONSE']._serialized_end=1641
+  _globals['_CONTENTSERVICE']._serialized_start=1644
+  _globals['_CONTENTSERVICE']._serialized_end=2550
 # @@protoc_insertion_point(module_scope)

@@ -58,6 +58,7 @@ class AddContentHeader(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`. It only names the call in the audit log: the
     same file may be added any number of times.
@@ -66,16 +67,21 @@ class AddContentHeader(_message.Message):
     """A display name, at most 255 characters, not a path. Unset: it has none."""
     size_bytes: _builtins.int
     """How many bytes follow; another count is refused. Unset if that is not known."""
+    namespace: _builtins.str
+    """Its namespace, by which permissions are judged: names of `A-Z a-z 0-9 . _ -`, up to 8, separated by slashes, at most
+    128 characters. Unset: `default`. Of a task's result, which its worker adds, it is the task's.
+    """
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         name: _builtins.str = ...,
         size_bytes: _builtins.int | None = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "name", b"name", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
     _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
@@ -228,16 +234,25 @@ class Content(_message.Message):
     ADD_TIME_FIELD_NUMBER: _builtins.int
     GOES_WITH_FIELD_NUMBER: _builtins.int
     NEEDED_BY_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    KEPT_NAMESPACES_FIELD_NUMBER: _builtins.int
+    NEEDED_BY_OTHERS_FIELD_NUMBER: _builtins.int
     cid: _builtins.str
     """Its CID in base32."""
     size_bytes: _builtins.int
     """Its size in bytes."""
     name: _builtins.str
-    """The name under which it was first added. Unset: it had none."""
+    """The name under which it was first added, in any namespace. Unset: it had none."""
     goes_with: _builtins.str
-    """The task whose result it is, and with which it is deleted. Unset: it is kept until it is removed."""
+    """Where it is not kept: the last task whose result it is. It stays until no task of that namespace has it as its result.
+    Unset: it is kept in every namespace that is shown, or the caller may not read the task.
+    """
     needed_by: _builtins.str
-    """A task that has not ended and needs it: it can't be removed before that ends. Unset: there is none."""
+    """A task that has not ended and needs it: it can't be removed before that ends. Unset: there is none, or see
+    `needed_by_others`.
+    """
+    needed_by_others: _builtins.bool
+    """Whether a task that the caller may not read needs it, as in `needed_by`."""
     @_builtins.property
     def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentHolder]:
         """The nodes that hold all of it."""
@@ -245,6 +260,16 @@ class Content(_message.Message):
     @_builtins.property
     def add_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first added."""
+
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its namespaces, of those in which the caller may read files: each in which it was added, and those of the tasks whose
+        result it is. None: it stays for a task that reads it.
+        """
+
+    @_builtins.property
+    def kept_namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of them in which it is kept until it is removed."""
 
     def __init__(
         self,
@@ -256,10 +281,13 @@ class Content(_message.Message):
         add_time: _timestamp_pb2.Timestamp | None = ...,
         goes_with: _builtins.str = ...,
         needed_by: _builtins.str = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        kept_namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        needed_by_others: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["add_time", b"add_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_time", b"add_time", "cid", b"cid", "goes_with", b"goes_with", "holders", b"holders", "name", b"name", "needed_by", b"needed_by", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_time", b"add_time", "cid", b"cid", "goes_with", b"goes_with", "holders", b"holders", "kept_namespaces", b"kept_namespaces", "name", b"name", "namespaces", b"namespaces", "needed_by", b"needed_by", "needed_by_others", b"needed_by_others", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,6 +334,7 @@ class ListContentRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CID_PREFIX_FIELD_NUMBER: _builtins.int
+    NAMESPACE_PATTERN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
@@ -314,16 +343,21 @@ class ListContentRequest(_message.Message):
     """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     cid_prefix: _builtins.str
     """Only those whose CID begins with this, 1 to 64 characters. Unset: all."""
+    namespace_pattern: _builtins.str
+    """Only those in a namespace that matches, of those in which the caller may read files. `*` stands for any characters,
+    `\\\\*` for a star; at most 256 characters. Unset: all.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         cid_prefix: _builtins.str = ...,
+        namespace_pattern: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid_prefix", b"cid_prefix", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid_prefix", b"cid_prefix", "namespace_pattern", b"namespace_pattern", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -365,19 +399,25 @@ class RemoveContentRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     cid: _builtins.str
     """Its CID."""
+    namespace: _builtins.str
+    """Only from this namespace. Unset: from each in which the caller may remove it. A repeat by a caller that may not
+    in all of them needs it: once a file is gone, its namespaces are unknown.
+    """
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         cid: _builtins.str = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "namespace", b"namespace", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,11 +433,12 @@ class RemoveContentResponse(_message.Message):
     FREED_BYTES_FIELD_NUMBER: _builtins.int
     SOON_NODE_IDS_FIELD_NUMBER: _builtins.int
     LATER_NODE_IDS_FIELD_NUMBER: _builtins.int
+    LEFT_NAMESPACES_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """The file's size. Of its blocks, those that other files have too are not deleted."""
     freed_bytes: _builtins.int
-    """Bytes that the answering node has deleted so far: blocks that are held for an upload follow. Unset: it deletes all
-    of them later.
+    """Bytes that the answering node has deleted so far: blocks that are held for an upload follow. 0 if another namespace
+    has the file too. Unset: it deletes all of them later.
     """
     @_builtins.property
     def soon_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -409,6 +450,10 @@ class RemoveContentResponse(_message.Message):
     def later_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Those of them that are away, and delete its blocks after their return."""
 
+    @_builtins.property
+    def left_namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The namespaces that it is still in, of those in which the caller may read files."""
+
     def __init__(
         self,
         *,
@@ -416,10 +461,11 @@ class RemoveContentResponse(_message.Message):
         freed_bytes: _builtins.int | None = ...,
         soon_node_ids: _abc.Iterable[_builtins.str] | None = ...,
         later_node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        left_namespaces: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes", "freed_bytes", b"freed_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes", "freed_bytes", b"freed_bytes", "later_node_ids", b"later_node_ids", "size_bytes", b"size_bytes", "soon_node_ids", b"soon_node_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes", "freed_bytes", b"freed_bytes", "later_node_ids", b"later_node_ids", "left_namespaces", b"left_namespaces", "size_bytes", b"size_bytes", "soon_node_ids", b"soon_node_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__freed_bytes: _TypeAlias = _typing.Literal["freed_bytes"]  # noqa: Y015
     _WhichOneofArgType__freed_bytes: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes"]  # noqa: Y015
@@ -435,19 +481,23 @@ class KeepContentRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     cid: _builtins.str
     """Its CID."""
+    namespace: _builtins.str
+    """Only in this namespace. Unset: in each that it is in and in which the caller may keep it."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         cid: _builtins.str = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "namespace", b"namespace", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

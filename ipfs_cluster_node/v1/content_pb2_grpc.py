@@ -87,7 +87,7 @@ class ContentServiceServicer:
         the log names them.
 
         Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
-        same bytes again is harmless. The time limit is the caller's deadline, or 6 hours.
+        same bytes again is harmless; added in two namespaces, the file is in both. The time limit is the caller's deadline, or 6 hours.
         Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,7 +127,8 @@ class ContentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveContent(self, request, context):
-        """Removes a file: the log no longer names it, and masters delete the blocks that no other file has.
+        """Removes a file from its namespaces, or from one: once it is in none, the log no longer names it, and masters delete
+        the blocks that no other file has.
 
         Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
         other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a

@@ -42,7 +42,7 @@ class ContentServiceStub:
     the log names them.
 
     Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
-    same bytes again is harmless. The time limit is the caller's deadline, or 6 hours.
+    same bytes again is harmless; added in two namespaces, the file is in both. The time limit is the caller's deadline, or 6 hours.
     Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
     """
     GetContent: _grpc.UnaryStreamMultiCallable[_content_pb2.GetContentRequest, _content_pb2.GetContentResponse]
@@ -66,7 +66,8 @@ class ContentServiceStub:
     applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
     """
     RemoveContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.RemoveContentRequest, _content_pb2.RemoveContentResponse]
-    """Removes a file: the log no longer names it, and masters delete the blocks that no other file has.
+    """Removes a file from its namespaces, or from one: once it is in none, the log no longer names it, and masters delete
+    the blocks that no other file has.
 
     Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
     other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a
@@ -103,7 +104,7 @@ class ContentServiceAsyncStub(ContentServiceStub):
     the log names them.
 
     Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
-    same bytes again is harmless. The time limit is the caller's deadline, or 6 hours.
+    same bytes again is harmless; added in two namespaces, the file is in both. The time limit is the caller's deadline, or 6 hours.
     Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
     """
     GetContent: _aio.UnaryStreamMultiCallable[_content_pb2.GetContentRequest, _content_pb2.GetContentResponse]  # type: ignore[assignment]
@@ -127,7 +128,8 @@ class ContentServiceAsyncStub(ContentServiceStub):
     applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
     """
     RemoveContent: _aio.UnaryUnaryMultiCallable[_content_pb2.RemoveContentRequest, _content_pb2.RemoveContentResponse]  # type: ignore[assignment]
-    """Removes a file: the log no longer names it, and masters delete the blocks that no other file has.
+    """Removes a file from its namespaces, or from one: once it is in none, the log no longer names it, and masters delete
+    the blocks that no other file has.
 
     Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
     other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a
@@ -167,7 +169,7 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
         the log names them.
 
         Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
-        same bytes again is harmless. The time limit is the caller's deadline, or 6 hours.
+        same bytes again is harmless; added in two namespaces, the file is in both. The time limit is the caller's deadline, or 6 hours.
         Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
         """
 
@@ -215,7 +217,8 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _content_pb2.RemoveContentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_content_pb2.RemoveContentResponse, _abc.Awaitable[_content_pb2.RemoveContentResponse]]:
-        """Removes a file: the log no longer names it, and masters delete the blocks that no other file has.
+        """Removes a file from its namespaces, or from one: once it is in none, the log no longer names it, and masters delete
+        the blocks that no other file has.
 
         Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
         other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a

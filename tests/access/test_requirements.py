@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from tests.support.requirement_cases import (
     MINE,
     NOBODYS_TASK,
     RESULT,
+    SHARED_IN,
     STATE,
     UNKNOWN_SIZE,
     Expected,
@@ -82,13 +84,13 @@ def test_every_argument_of_a_command_is_there_in_every_call(method: str) -> None
     rule = RULES_BY_METHOD[method]
     for request, _ in CASES[name_of(method)]:
         for command, each in asked(method, request):
-            for args in each:
+            for args in chain.from_iterable(map(auth.alternatives, each)):
                 assert args.keys() == NAMES[command], (method, rule.command)
                 assert None not in args.values()
 
 
 NAMES: Final = {
-    command: frozenset(args)
+    command: frozenset(auth.alternatives(args)[0])
     for cases in CASES.values()
     for _, expected in cases
     for command, each in expected
@@ -124,6 +126,7 @@ def test_a_row_of_every_table_has_the_arguments_of_all_tables() -> None:
         unknown | {"table": "tasks"} | BOBS,
         unknown | {"table": "content"} | content(FILE, 1234),
         unknown | {"table": "content"} | content(RESULT, 9) | {"namespace": "team-a/nightly"},
+        *(unknown | {"table": "content"} | each for each in SHARED_IN),
     ]
 
 

@@ -34,10 +34,10 @@ class Client:
     async def get_content(self, cid):
         yield DATA
 
-    async def remove_content(self, cid):
+    async def remove_content(self, cid, *, namespace):
         return RemovedContent(size_bytes=4, freed_bytes=4)
 
-    async def add_file(self, file, *, name, on_progress):
+    async def add_file(self, file, *, name, namespace, on_progress):
         file.seek(0)
         return SimpleNamespace(cid=f"{name}:{file.read().decode()}", size_bytes=4, holders=())
 
@@ -72,7 +72,7 @@ def test_a_file_is_read_by_the_beginning_of_its_cid(tmp_path: Path) -> None:
 
 def test_what_is_removed_may_still_be_read_for_a_while(tmp_path: Path) -> None:
     said = run(tmp_path, "rm", "CID").stdout
-    assert b"the cluster no longer names it" in said
+    assert b"nothing else has go within 20 minutes" in said
     assert b"within 20 minutes, until then it may be read by its CID" in said
     assert b"within 20 minutes" in b" ".join(run(tmp_path, "rm", "--help").stdout.split())
 

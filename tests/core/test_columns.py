@@ -11,6 +11,7 @@ import pytest
 from ipfs_cluster_node.cli.state_commands import STATE_TABLES
 from ipfs_cluster_node.core.authorization import (
     ROW_UNKNOWN,
+    alternatives,
     content_args,
     member_args,
     row_args_function,
@@ -120,13 +121,14 @@ def test_a_task() -> None:
 
 def test_a_file() -> None:
     assert (
-        row(CONTENT, FILE, NODE)
+        row(CONTENT, FILE, NODE, ("team-a", "team-b"))
         >= {
             "cid": "bafy",
             "node_id": NODE,
             "size_bytes": 5,
             "name": "f",
             "add_time": 31,
+            "namespaces": ("team-a", "team-b"),
         }.items()
     )
 
@@ -137,7 +139,7 @@ def test_what_policies_judge_comes_in_one_order() -> None:
     for schema, item, parts in (
         (NODES, member_args(PRINCIPAL), (PRINCIPAL,)),
         (TASKS, task_args(PENDING, ALICE), (PENDING, ALICE)),
-        (CONTENT, content_args("bafy", FILE), (FILE,)),
+        (CONTENT, alternatives(content_args("bafy", FILE))[0], (FILE,)),
     ):
         assert list(item) == [name for name in order if name in schema.arguments]
         judged = row_args_function(schema)(*parts)

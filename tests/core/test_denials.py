@@ -90,10 +90,9 @@ def link(*policy: Any) -> Delegation:
                 f"{ASK}/task/submit --where namespace=b"
             ),
         ),
-        # What people add is in `default`.
         (
             *(auth.CONTENT_READ, Held(auth.CONTENT_READ, ("team-a",)), [], ""),
-            f"you may read files in team-a only{ASK}/content/read --where namespace=default",
+            f"you may read files in team-a only{ASK}/content/read --where namespace=NAMESPACE",
         ),
         (
             *(auth.CONTENT_READ, Held(auth.CONTENT_READ, ("team-a", "default")), [], ""),
@@ -103,15 +102,19 @@ def link(*policy: Any) -> Delegation:
             ),
         ),
         (
-            *(auth.CONTENT_ADD, None, [Held(auth.CONTENT_READ, ("team-a",))], ""),
+            *(auth.CONTENT_ADD, None, [Held(auth.CONTENT_READ, ("team-a",))], "team-a"),
             (
                 "you may read files in team-a, but not add them"
-                f"{ASK}/content/add --where namespace=default"
+                f"{ASK}/content/add --where namespace=team-a"
             ),
         ),
+        # It may have been meant for another.
         (
-            *(auth.CONTENT_ADD, Held(auth.CONTENT_ADD, ("team-a",)), [], ""),
-            f"you may add files in team-a only{ASK}/content/add --where namespace=default",
+            *(auth.CONTENT_ADD, Held(auth.CONTENT_ADD, ("team-a",)), [], "default"),
+            (
+                "you may add files in team-a only, and this call is in default; "
+                f"add --namespace team-a, or{ASK[1:]}/content/add --where namespace=default"
+            ),
         ),
         (
             *(auth.CONTENT_REMOVE, None, [Held(auth.CONTENT_READ, ("team-a",))], ""),

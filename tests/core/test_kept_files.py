@@ -1,9 +1,9 @@
 """Which files stay, and for how long."""
 
 from ipfs_cluster_node.core import commands as c
-from ipfs_cluster_node.core.authorization import ANY, content_args
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.file_namespaces import namespaces_of
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import (
     AttemptId,
@@ -83,17 +83,19 @@ def test_a_file_stays_while_a_task_that_has_not_ended_needs_it(world: World) -> 
     add(world, "a")
     submit(world, "t1", "a", "a")
     submit(world, "t2", "a")
-    assert "task t1" in rejected(world.do(c.RemoveContent(cid="a")), Reason.CONTENT_NEEDED)
+    rejected(world.do(c.RemoveContent(cid="a")), Reason.CONTENT_NEEDED)
     assert world.state.needed_by(world.state.contents["a"]) == "t1"
     again = ClusterState(world.state.data())
     assert again.needed_by(again.contents["a"]) == "t1"
     world.do(c.CancelTask(task_id=TaskId("t1")))
-    assert "task t2" in rejected(world.do(c.RemoveContent(cid="a")), Reason.CONTENT_NEEDED)
+    rejected(world.do(c.RemoveContent(cid="a")), Reason.CONTENT_NEEDED)
+    assert world.state.needed_by(world.state.contents["a"]) == "t2"
     run(world, "t2")
     failure = TaskFailure(Reason.HANDLER_FAILED, "no")
     retried = AttemptOutcome(id=AttemptId(TaskId("t2"), 1), failure=failure, retryable=True)
     world.do(c.FinishAttempts(node_id=WORKER, outcomes=(retried,)))
-    assert "task t2" in rejected(world.do(c.RemoveContent(cid="a")), Reason.CONTENT_NEEDED)
+    rejected(world.do(c.RemoveContent(cid="a")), Reason.CONTENT_NEEDED)
+    assert world.state.needed_by(world.state.contents["a"]) == "t2"
     world.do(c.CancelTask(task_id=TaskId("t2")))
     assert isinstance(world.do(c.RemoveContent(cid="a")), Accepted)
 
@@ -185,7 +187,7 @@ def test_a_result_whose_task_is_deleted_is_in_no_known_namespace(world: World) -
     add(world, "added")
     submit(world, "t2", "first")
     state = world.state
-    assert content_args("first", state.contents["first"], state.tasks.get)["namespace"] == "default"
+    assert namespaces_of(state.contents["first"], state.tasks.get) == ("default",)
     forget_all(world)
-    assert content_args("first", state.contents["first"], state.tasks.get)["namespace"] == ANY
-    assert content_args("added", state.contents["added"], state.tasks.get)["namespace"] == "default"
+    assert namespaces_of(state.contents["first"], state.tasks.get) == ()
+    assert namespaces_of(state.contents["added"], state.tasks.get) == ("default",)

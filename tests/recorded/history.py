@@ -214,6 +214,7 @@ RESULT: Final = str(cid_of(RAW, b"result"))
 REMOVED_FILE: Final = str(cid_of(RAW, b"removed"))
 KEPT: Final = str(cid_of(RAW, b"kept"))
 UNKEPT: Final = str(cid_of(RAW, b"unkept"))
+SHARED: Final = str(cid_of(RAW, b"shared"))
 
 
 def _contents() -> Iterator[dict[str, Any]]:
@@ -224,6 +225,19 @@ def _contents() -> Iterator[dict[str, Any]]:
     yield _of(c.AddContent(cid=REMOVED_FILE, size_bytes=7, holders=holders, name="a"))
     yield _of(c.RemoveContent(cid=REMOVED_FILE), ALICE)
     yield _of(c.RemoveContent(cid=REMOVED_FILE), BOB)
+
+
+def _in_namespaces(task_id: TaskId) -> Iterator[dict[str, Any]]:
+    """A file in four namespaces, added in two and made in two, of which two are left."""
+    added = c.AddContent(cid=SHARED, size_bytes=4, holders=(), name="", namespace="team-a")
+    for namespace in ("team-a", "team-b"):
+        yield _of(replace(added, namespace=namespace), ALICE)
+    for namespace in ("team-c", "team-d"):
+        yield _of(replace(added, namespace=namespace, goes_with=task_id))
+    yield _of(c.KeepContent(cid=SHARED, namespace="team-d"), ALICE)
+    yield _of(c.KeepContent(cid=SHARED, among=("team-c", "team-e")), ALICE)
+    yield _of(c.RemoveContent(cid=SHARED, namespace="team-b"), ALICE)
+    yield _of(c.RemoveContent(cid=SHARED, among=("team-a", "team-e")), ALICE)
 
 
 def _tasks() -> Iterator[dict[str, Any]]:
@@ -255,6 +269,7 @@ def _tasks() -> Iterator[dict[str, Any]]:
     yield _of(c.KeepContent(cid=KEPT), ALICE)
     yield _of(c.RemoveContent(cid=UNKEPT), ALICE)
     yield _of(c.RemoveContent(cid=FILE), ALICE)
+    yield from _in_namespaces(ids[2])
     yield _of(c.AssignTasks(assignments=tuple((each, worker) for each in ids[:9])))
     yield _of(c.AssignTasks(assignments=((ids[9], second), (ids[0], second))))
 

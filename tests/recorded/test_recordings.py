@@ -71,7 +71,7 @@ def test_differences_are_told_with_their_place() -> None:
     recorded["settings"]["user.z"] = "1"
     recorded["contents"].append(recorded["contents"][0])
     assert sorted(differences(recorded, machine.state.data())) == [
-        ".contents has 4 items, not 5",
+        ".contents has 5 items, not 6",
         ".settings[user.z] is None, not '1'",
         ".tasks[0].spec.priority is 3, not 1",
         ".tasks[1].colour is gone",

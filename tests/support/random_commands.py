@@ -80,9 +80,14 @@ class RandomCommands:
                 holders=(self._node(),),
                 name="f",
                 goes_with=self._rng.choice((TaskId(""), self._task())),
+                namespace=self._namespace(),
             ),
-            c.RemoveContent: lambda: c.RemoveContent(cid=self._content()),
-            c.KeepContent: lambda: c.KeepContent(cid=self._content()),
+            c.RemoveContent: lambda: c.RemoveContent(
+                cid=self._content(), namespace=self._namespace()
+            ),
+            c.KeepContent: lambda: c.KeepContent(
+                cid=self._content(), among=tuple(filter(None, (self._namespace(),)))
+            ),
             c.PutDelegation: lambda: c.PutDelegation(
                 delegations=(self._delegation(), self._delegation())
             ),
@@ -118,13 +123,17 @@ class RandomCommands:
         return node_id_from_did(self._did())
 
     def _worker(self) -> NodeId:
-        return self._rng.choice([node.node_id for node in self._state.members.nodes()])
+        nodes = [node.node_id for node in self._state.members.nodes()]
+        return self._rng.choice(nodes) if nodes else self._node()
 
     def _token(self) -> str:
         return f"k{self._rng.randrange(4)}"
 
     def _content(self) -> str:
         return f"c{self._rng.randrange(4)}"
+
+    def _namespace(self) -> str:
+        return self._rng.choice(("", "team-a", "team-b"))
 
     def _task(self) -> TaskId:
         return TaskId(f"t{self._rng.randrange(max(0, self._tasks - 8), self._tasks + 1)}")

@@ -1,6 +1,7 @@
 """A cluster with one of everything; a request of each method, and what it requires."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -28,6 +29,8 @@ ALICE, BOB, MASTER, WORKER, STRANGER, CLUSTER = (
 )
 NODE: Final = node_id_from_did(MASTER)
 RESULT: Final = str(cid_of(RAW, b"result"))
+SHARED: Final = str(cid_of(RAW, b"shared"))
+"""In `team-a` and in `team-b`."""
 FILE: Final = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"
 UNKNOWN_FILE: Final = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 SERIAL: Final = 0xABC
@@ -84,6 +87,9 @@ def make_state() -> ClusterState:
         do(c.SubmitTasks(task_ids=(TaskId(task_id),), specs=(spec,), fingerprint=b""), owner)
     do(c.AddContent(cid=FILE, size_bytes=1234, holders=(NODE,), name="f"))
     do(c.AddContent(cid=RESULT, size_bytes=9, holders=(NODE,), name="", goes_with=TaskId("mine")))
+    shared = c.AddContent(cid=SHARED, size_bytes=5, holders=(NODE,), name="", namespace="team-a")
+    do(shared)
+    do(replace(shared, namespace="team-b"))
     do(
         c.CreateJoinToken(
             token_id="tok",
@@ -107,7 +113,7 @@ ASKING: Final = RequestContext(ALICE, NODE, STATE)
 OF_TOKEN: Final = {"role": "client", "grant": "reader", "namespace": "team-a/*", "creator": BOB}
 OF_UNKNOWN_TOKEN: Final = {"role": "*", "grant": "*", "namespace": "*", "creator": "*"}
 
-Expected = list[tuple[str, list[dict[str, Any]]]]
+Expected = list[tuple[str, list[Any]]]
 """Commands, each with the arguments of every one of its questions."""
 
 
@@ -117,6 +123,9 @@ def content(cid: str, size: int = UNKNOWN_SIZE) -> dict[str, Any]:
 
 def unknown_content(cid: str) -> dict[str, Any]:
     return content(cid) | {"namespace": "*"}
+
+
+SHARED_IN: Final = tuple({**content(SHARED, 5), "namespace": each} for each in ("team-a", "team-b"))
 
 
 def submission(count: int, **changed: Any) -> dict[str, Any]:
@@ -212,6 +221,12 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
             content_pb2.AddContentRequest(header=content_pb2.AddContentHeader(size_bytes=0)),
             [("/content/add", [{"namespace": "default", "size": 0}])],
         ),
+        (
+            content_pb2.AddContentRequest(
+                header=content_pb2.AddContentHeader(size_bytes=7, namespace="team-a")
+            ),
+            [("/content/add", [{"namespace": "team-a", "size": 7}])],
+        ),
     ],
     "RemoveContent": [
         (
@@ -222,6 +237,20 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
             content_pb2.RemoveContentRequest(cid=UNKNOWN_FILE),
             [("/content/remove", [unknown_content(UNKNOWN_FILE)])],
         ),
+        # In the one that is named: what is known of others is not told.
+        (
+            content_pb2.RemoveContentRequest(cid=FILE, namespace="team-a"),
+            [("/content/remove", [{**unknown_content(FILE), "namespace": "team-a"}])],
+        ),
+        (
+            content_pb2.RemoveContentRequest(cid=SHARED, namespace="team-b"),
+            [("/content/remove", [{**content(SHARED, 5), "namespace": "team-b"}])],
+        ),
+        # In any in which it is allowed.
+        (
+            content_pb2.RemoveContentRequest(cid=SHARED),
+            [("/content/remove", [SHARED_IN])],
+        ),
     ],
     "KeepContent": [
         (
@@ -231,6 +260,10 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
         (
             content_pb2.KeepContentRequest(cid=UNKNOWN_FILE),
             [("/content/keep", [unknown_content(UNKNOWN_FILE)])],
+        ),
+        (
+            content_pb2.KeepContentRequest(cid=SHARED, namespace="team-a"),
+            [("/content/keep", [{**content(SHARED, 5), "namespace": "team-a"}])],
         ),
     ],
     "GetContent": [
@@ -400,7 +433,7 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
 
 ITEMS: Final[Mapping[str, auth.Args]] = {
     "ListCertificates": auth.certificate_args(ALICE),
-    "ListContent": auth.content_args(FILE, STATE.contents[FILE]),
+    "ListContent": auth.alternatives(auth.content_args(FILE, STATE.contents[FILE]))[0],
     "ListJoinTokens": auth.join_token_args(STATE.members.token("tok")),
     "ListJoiners": auth.join_token_args(STATE.members.token("tok"), STRANGER),
     "ListNodes": auth.member_args(principal(WORKER, Role.WORKER)),

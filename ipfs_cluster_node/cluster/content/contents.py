@@ -27,7 +27,7 @@ from ipfs_cluster_node.core.commands import AddContent, KeepContent, RemoveConte
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.held_blocks import NAMED_SECONDS_MAX, Hold
 from ipfs_cluster_node.core.ids import NO_TASK, Did, NodeId, TaskId
-from ipfs_cluster_node.core.model import Content, Liveness
+from ipfs_cluster_node.core.model import DEFAULT_NAMESPACE, Content, Liveness
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid, parse_cid_binary
 from ipfs_cluster_node.core.storage import Candidate, holders_in_order
 from ipfs_cluster_node.core.unixfs import Block
@@ -140,14 +140,16 @@ class Contents:
         name: str,
         size_bytes: int | None,
         caller: Did,
+        namespace: str = DEFAULT_NAMESPACE,
         goes_with: TaskId = NO_TASK,
     ) -> Content:
         """Store a file here and on another master, and commit that they hold it.
 
         Without room here it is passed on to two others. It may be the result of a task,
-        `goes_with`, and is then deleted with it.
+        `goes_with`, and is then deleted with it, and in its namespace.
         """
         self._consensus.check_leads()
+        task = self._consensus.state().tasks.get(goes_with) if goes_with else None
         taken_at: list[float] = []
         """When each of the others ended its copy, where the file is passed on."""
         with self.store.hold() as hold:
@@ -174,6 +176,7 @@ class Contents:
                 holders=holders,
                 name=name,
                 goes_with=goes_with,
+                namespace=namespace if task is None else task.spec.namespace,
             )
             copied_at = min(taken_at, default=self._clock.boottime())
             await self._name(body, caller, hold, copied_at=copied_at)
@@ -344,14 +347,26 @@ class Contents:
                 sources.append(PeerBlocks(node_id, channel, clock=self._clock))
         return sources
 
-    async def remove_content(self, cid: str, *, caller: Did, request_id: str) -> RemovedContent:
-        """Commit that a file is removed, and delete its blocks here as far as that can be now."""
+    async def remove_content(
+        self,
+        cid: str,
+        *,
+        caller: Did,
+        request_id: str,
+        namespace: str = "",
+        among: tuple[str, ...] = (),
+    ) -> RemovedContent:
+        """Commit that a file is removed, and delete its blocks here as far as that can be now.
+
+        It is removed from `namespace`, or without one from those `among` its namespaces.
+        """
         self._consensus.check_leads()
+        body = RemoveContent(cid=cid, namespace=namespace, among=among)
         with self.collector.awaited(cid) as freed:
             size_bytes, *holders = await self._consensus.propose(
-                RemoveContent(cid=cid), caller=caller, request_id=request_id
+                body, caller=caller, request_id=request_id
             )
-            freed_bytes = await freed()
+            freed_bytes = await freed() if holders else 0
         members = self._consensus.state().members
         others = [NodeId(each) for each in holders if each != self._consensus.node_id]
         nodes = {node_id: members.node(node_id) for node_id in others}
@@ -366,10 +381,19 @@ class Contents:
             ),
         )
 
-    async def keep_content(self, cid: str, *, caller: Did, request_id: str) -> None:
-        """Commit that a task's result is kept."""
+    async def keep_content(
+        self,
+        cid: str,
+        *,
+        caller: Did,
+        request_id: str,
+        namespace: str = "",
+        among: tuple[str, ...] = (),
+    ) -> None:
+        """Commit that a task's result is kept: in `namespace`, or those `among` its namespaces."""
         self._consensus.check_leads()
-        await self._consensus.propose(KeepContent(cid=cid), caller=caller, request_id=request_id)
+        body = KeepContent(cid=cid, namespace=namespace, among=among)
+        await self._consensus.propose(body, caller=caller, request_id=request_id)
 
     def stat_content(self, cid: str) -> Content:
         """What the log knows of a file."""

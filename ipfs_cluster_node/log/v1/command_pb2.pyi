@@ -1459,6 +1459,7 @@ class AddContent(_message.Message):
     NODE_IDS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     GOES_WITH_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     cid: _builtins.str
     """Its CID."""
     size_bytes: _builtins.int
@@ -1467,6 +1468,8 @@ class AddContent(_message.Message):
     """Its name."""
     goes_with: _builtins.str
     """The task whose result it is, and with which it is deleted. Empty: it is kept until removed."""
+    namespace: _builtins.str
+    """Where it is added: the task's namespace, of a result. Empty: of a release in which files had none."""
     @_builtins.property
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The nodes that hold all of it."""
@@ -1479,10 +1482,11 @@ class AddContent(_message.Message):
         node_ids: _abc.Iterable[_builtins.str] | None = ...,
         name: _builtins.str = ...,
         goes_with: _builtins.str = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "goes_with", b"goes_with", "name", b"name", "node_ids", b"node_ids", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "goes_with", b"goes_with", "name", b"name", "namespace", b"namespace", "node_ids", b"node_ids", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1495,16 +1499,26 @@ class RemoveContent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    AMONG_FIELD_NUMBER: _builtins.int
     cid: _builtins.str
     """Its CID."""
+    namespace: _builtins.str
+    """The namespace that the caller named."""
+    @_builtins.property
+    def among(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """If it named none: those in which it may. Neither: all, of a release in which files had none."""
+
     def __init__(
         self,
         *,
         cid: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        among: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["among", b"among", "cid", b"cid", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1517,16 +1531,26 @@ class KeepContent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    AMONG_FIELD_NUMBER: _builtins.int
     cid: _builtins.str
     """Its CID."""
+    namespace: _builtins.str
+    """The namespace that the caller named."""
+    @_builtins.property
+    def among(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """If it named none: those in which it may. Neither: all, of a release in which files had none."""
+
     def __init__(
         self,
         *,
         cid: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        among: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["among", b"among", "cid", b"cid", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

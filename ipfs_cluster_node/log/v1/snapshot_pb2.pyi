@@ -417,6 +417,8 @@ class ContentRecord(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ADDED_AT_MS_FIELD_NUMBER: _builtins.int
     GOES_WITH_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    MAKERS_FIELD_NUMBER: _builtins.int
     cid: _builtins.str
     """Its CID."""
     size_bytes: _builtins.int
@@ -431,6 +433,16 @@ class ContentRecord(_message.Message):
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The nodes that hold it."""
 
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The namespaces that it is kept in, sorted."""
+
+    @_builtins.property
+    def makers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentMaker]:
+        """One for each namespace that it is in as a result, in their order. Neither: it was not added in one; it is in
+        `default`, or in that of the task `goes_with`.
+        """
+
     def __init__(
         self,
         *,
@@ -440,11 +452,39 @@ class ContentRecord(_message.Message):
         name: _builtins.str = ...,
         added_at_ms: _builtins.int = ...,
         goes_with: _builtins.str = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        makers: _abc.Iterable[Global___ContentMaker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_at_ms", b"added_at_ms", "cid", b"cid", "goes_with", b"goes_with", "name", b"name", "node_ids", b"node_ids", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_at_ms", b"added_at_ms", "cid", b"cid", "goes_with", b"goes_with", "makers", b"makers", "name", b"name", "namespaces", b"namespaces", "node_ids", b"node_ids", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContentRecord: _TypeAlias = ContentRecord  # noqa: Y015
+
+@_typing.final
+class ContentMaker(_message.Message):
+    """The last task of a namespace that a file came from as a result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The namespace."""
+    task_id: _builtins.str
+    """The task."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContentMaker: _TypeAlias = ContentMaker  # noqa: Y015
