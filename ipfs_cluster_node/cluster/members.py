@@ -48,7 +48,7 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Role,
 )
-from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
+from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX, stored_values
 from ipfs_cluster_node.core.state import MORE
 from ipfs_cluster_node.worker.v1 import node_pb2
 
@@ -371,7 +371,9 @@ class Members(Removals):
                     bound = f"at most {USER_VALUE_CHARS_MAX} bytes"
                     raise invalid_field(f"values[{key[:64]}]", bound)
         self._consensus.check_leads()
-        body = ProposeConfig(values=values, if_values=if_values)
+        body = ProposeConfig(
+            values=stored_values(values), if_values=stored_values(if_values), with_version=True
+        )
         await self._consensus.propose(body, caller=caller, request_id=request_id)
 
     def masters(self) -> Iterable[Principal]:

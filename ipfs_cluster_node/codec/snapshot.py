@@ -19,6 +19,7 @@ from ipfs_cluster_node.codec.records import (
     REVOCATION,
     TASK_SPEC,
 )
+from ipfs_cluster_node.core.config_history import ConfigVersion
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.model import (
@@ -41,7 +42,7 @@ FORMAT: Final = 0
 """The newest format of a snapshot that this release knows."""
 PART_RECORDS: Final = 100
 PART_BYTES: Final = 1024 * 1024
-"""Bytes of payloads and results after which a part ends."""
+"""Bytes of payloads and results, or characters of settings, after which a part ends."""
 
 _REQUEST: Final = codec(RequestRecord, snapshot_pb2.RequestRecord)
 _CONTENT_RENAMED: Final = {"holders": "node_ids"}
@@ -57,6 +58,7 @@ _JOIN_TOKEN: Final = codec(
     codecs={Joiner: codec(Joiner, snapshot_pb2.JoinerRecord)},
     inner="token",
 )
+_CONFIG_VERSION: Final = codec(ConfigVersion, snapshot_pb2.ConfigVersion)
 _TABLES: Final[Mapping[TableName, Codec[Any, Any]]] = {
     TableName.TASKS: _TASK,
     TableName.REQUESTS: _REQUEST,
@@ -65,6 +67,7 @@ _TABLES: Final[Mapping[TableName, Codec[Any, Any]]] = {
     TableName.CERTIFICATES: CERTIFICATE,
     TableName.CERTIFICATE_REVOCATIONS: CERTIFICATE_REVOCATION,
     TableName.CONTENTS: _CONTENT,
+    TableName.CONFIG_VERSIONS: _CONFIG_VERSION,
 }
 """The tables with their own parts, in this order. The others are in the first part."""
 
@@ -102,7 +105,11 @@ def _sliced(records: Iterable[T]) -> Iterator[list[T]]:
     part_bytes = 0
     for record in records:
         part.append(record)
-        part_bytes += record.stored_bytes if isinstance(record, Task) else 0
+        match record:
+            case Task():
+                part_bytes += record.stored_bytes
+            case ConfigVersion():
+                part_bytes += record.stored_chars
         if len(part) == PART_RECORDS or part_bytes >= PART_BYTES:
             yield part
             part, part_bytes = [], 0

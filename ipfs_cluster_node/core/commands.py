@@ -125,6 +125,9 @@ class ProposeConfig:
     """By key; an empty one removes a user's key."""
     if_values: Mapping[str, str] = field(default_factory=dict)
     """The required current values."""
+    with_version: bool = False
+    """Whether the change is kept as a `ConfigVersion`, and an empty value returns a setting of the
+    cluster to its default. False in older logs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Final, assert_never
 from ipfs_cluster_node.core import commands
 from ipfs_cluster_node.core.certificates import CertificateTable
 from ipfs_cluster_node.core.commands import CommandBody, LogCommand, fingerprint_of
+from ipfs_cluster_node.core.config_history import ConfigHistory
 from ipfs_cluster_node.core.contents import ContentTable
 from ipfs_cluster_node.core.delegations import (
     DelegationTable,
@@ -68,6 +69,7 @@ class ClusterState:
             data.principals, data.tokens, incarnation_last=data.incarnation_last, notes=notes
         )
         self.settings = ClusterConfig(data.settings, notes)
+        self.config_history = ConfigHistory(data.config_versions, notes)
         needs = FileNeeds()
         self.tasks = TaskTable(data.tasks, notes, needs)
         self.delegations = DelegationTable(data.delegations, data.revocations, notes)
@@ -116,7 +118,7 @@ class ClusterState:
             case commands.SubmitTasks():
                 return self._submit_tasks(command, body)
             case commands.ProposeConfig():
-                return self._propose_config(body)
+                return self._propose_config(command, body)
             case commands.BootstrapCluster():
                 return self._bootstrap_cluster(body)
             case commands.CreateJoinToken():
@@ -180,6 +182,7 @@ class ClusterState:
             principals=self.members.principals(),
             tokens=self.members.tokens(),
             settings=dict(self.settings.changed),
+            config_versions=tuple(self.config_history.values()),
             tasks=self.tasks.copy(),
             requests=tuple(self.requests.values()),
             contents=tuple(self.contents.values()),
@@ -243,13 +246,17 @@ class ClusterState:
         self._effects.append(CertificatesRevoked())
         return Accepted()
 
-    def _propose_config(self, body: commands.ProposeConfig) -> Answer:
+    def _propose_config(self, command: LogCommand, body: commands.ProposeConfig) -> Answer:
         try:
-            self.settings.change(body.values, body.if_values)
+            before, after = self.settings.change(
+                body.values, body.if_values, resets=body.with_version
+            )
         except ConfigChangedError as error:
             return Rejected(Reason.CONFIG_CHANGED, str(error))
         except ValueError as error:
             return Rejected(Reason.INVALID_ARGUMENT, str(error))
+        if after and body.with_version:
+            self.config_history.record(command.at_ms, command.caller, before, after)
         return Accepted()
 
     # Tasks.

@@ -10,6 +10,7 @@ from ipfs_cluster_node.core.certificates import (
     CertificateRecord,
     CertificateRevocation,
 )
+from ipfs_cluster_node.core.config_history import ConfigVersion
 from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.model import Content, JoinToken, Principal, Task
@@ -28,6 +29,7 @@ class StateData:
     principals: tuple[Principal, ...] = ()
     tokens: tuple[JoinToken, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    config_versions: tuple[ConfigVersion, ...] = ()
     tasks: tuple[Task, ...] = ()
     requests: tuple[RequestRecord, ...] = ()
     contents: tuple[Content, ...] = ()
@@ -42,6 +44,7 @@ class StateData:
 KEY_OF: Final[Mapping[TableName, Callable[[Any], Any]]] = {
     TableName.PRINCIPALS: attrgetter("did"),
     TableName.TOKENS: attrgetter("token_id"),
+    TableName.CONFIG_VERSIONS: attrgetter("number"),
     TableName.TASKS: attrgetter("task_id"),
     TableName.REQUESTS: attrgetter("caller", "request_id"),
     TableName.CONTENTS: attrgetter("cid"),

@@ -18,6 +18,7 @@ class TableName(StrEnum):
     PRINCIPALS = "principals"
     TOKENS = "tokens"
     SETTINGS = "settings"
+    CONFIG_VERSIONS = "config_versions"
     TASKS = "tasks"
     REQUESTS = "requests"
     CONTENTS = "contents"
@@ -85,12 +86,10 @@ class Table(dict[K, V]):
         if self.get(key) != row:
             self.put(key, row)
 
-    def put_all_new(self, rows: Mapping[K, V]) -> None:
-        """Do `put_if_new` of each row, with fewer steps."""
-        get = self.get
-        new = [key for key, row in rows.items() if get(key) != row]
-        self.update(rows if len(new) == len(rows) else [(key, rows[key]) for key in new])
-        self._touched += new
+    def put_all(self, rows: Mapping[K, V]) -> None:
+        """Do `put` of each row, with fewer steps."""
+        self.update(rows)
+        self._touched += rows
 
     def drop(self, key: K) -> V:
         """Remove an existing row, and return it."""

@@ -7,7 +7,7 @@ import pytest
 
 from ipfs_cluster_node.codec.commands import decode_command, encode_command
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
-from ipfs_cluster_node.core import certificates, state
+from ipfs_cluster_node.core import certificates, config_history, state
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
@@ -18,13 +18,19 @@ from tests.support.random_commands import KINDS, RandomCommands
 
 SEEDS = 14
 COMMANDS = 500
-EXPIRING = set(TableName) - {TableName.PRINCIPALS, TableName.SETTINGS}
+EXPIRING = set(TableName) - {
+    TableName.PRINCIPALS,
+    TableName.SETTINGS,
+    TableName.CONFIG_VERSIONS,
+}
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a short history reaches."""
     monkeypatch.setattr(certificates, "CERTIFICATES_MAX", 6)
+    monkeypatch.setattr(config_history, "VERSIONS_MAX", 3)
+    monkeypatch.setattr(config_history, "VERSIONS_CHARS_MAX", 60)
     monkeypatch.setattr(state, "TOKEN_KEEP_MS", 1000)
     monkeypatch.setattr(state, "EXPIRY_STEP_MS_MAX", 30 * 86_400_000)
 

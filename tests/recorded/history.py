@@ -207,6 +207,11 @@ def _settings() -> Iterator[dict[str, Any]]:
     yield _of(c.ProposeConfig(values={"user.b": ""}, if_values={"user.a": "1"}), OPERATOR)
     yield _of(c.ProposeConfig(values={"user.a": "2"}, if_values={"user.a": "0"}), OPERATOR)
     yield _of(c.ProposeConfig(values={"no.such": "2"}), OPERATOR)
+    kept = c.ProposeConfig(values={"user.c": "1", "user.d": "ä"}, with_version=True)
+    yield _of(kept, OPERATOR)
+    yield _of(replace(kept, values={"user.c": "2", "user.d": ""}), OPERATOR)
+    yield _of(replace(kept, values={"node_lease": ""}), OPERATOR)
+    yield _of(c.ProposeConfig(values={"node_lease": "5m"}), OPERATOR)
 
 
 FILE: Final = str(cid_of(RAW, b"file"))

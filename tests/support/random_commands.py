@@ -213,7 +213,10 @@ class RandomCommands:
         return c.ReplaceLog(node_id=node_id, incarnation=node.incarnation if node else 1)
 
     def _config(self) -> c.ProposeConfig:
-        return c.ProposeConfig(values=dict(self._rng.sample(SETTINGS, 2)))
+        reset = {"task_retention": ""} if self._now_ms % 3 == 1 else {}
+        return c.ProposeConfig(
+            values=reset | dict(self._rng.sample(SETTINGS, 2)), with_version=self._now_ms % 3 != 0
+        )
 
     def _submit(self) -> c.SubmitTasks:
         numbers = range(self._tasks, self._tasks + self._rng.randint(1, 3))

@@ -1012,6 +1012,11 @@ class ProposeConfig(_message.Message):
 
     VALUES_FIELD_NUMBER: _builtins.int
     IF_VALUES_FIELD_NUMBER: _builtins.int
+    WITH_VERSION_FIELD_NUMBER: _builtins.int
+    with_version: _builtins.bool
+    """Whether the change is kept as a version, and an empty value returns a setting of the cluster to its default.
+    False in older logs, where neither is so.
+    """
     @_builtins.property
     def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Values by key, as text."""
@@ -1025,10 +1030,11 @@ class ProposeConfig(_message.Message):
         *,
         values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         if_values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        with_version: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_values", b"if_values", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_values", b"if_values", "values", b"values", "with_version", b"with_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,7 @@ class StateSnapshot(_message.Message):
     AUTHORITY_FIELD_NUMBER: _builtins.int
     JUDGED_AT_MS_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    CONFIG_VERSIONS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
@@ -118,6 +119,10 @@ class StateSnapshot(_message.Message):
     def authority(self) -> _command_pb2.Authority:
         """The cluster's sealed keys and its roots."""
 
+    @_builtins.property
+    def config_versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigVersion]:
+        """The newest versions of the settings, oldest first."""
+
     def __init__(
         self,
         *,
@@ -138,10 +143,11 @@ class StateSnapshot(_message.Message):
         authority: _command_pb2.Authority | None = ...,
         judged_at_ms: _builtins.int = ...,
         format: _builtins.int = ...,
+        config_versions: _abc.Iterable[Global___ConfigVersion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "certificate_revocations", b"certificate_revocations", "certificates", b"certificates", "cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config", b"config", "contents", b"contents", "delegations", b"delegations", "format", b"format", "incarnation_last", b"incarnation_last", "join_tokens", b"join_tokens", "judged_at_ms", b"judged_at_ms", "principals", b"principals", "requests", b"requests", "revocations", b"revocations", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "certificate_revocations", b"certificate_revocations", "certificates", b"certificates", "cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config", b"config", "config_versions", b"config_versions", "contents", b"contents", "delegations", b"delegations", "format", b"format", "incarnation_last", b"incarnation_last", "join_tokens", b"join_tokens", "judged_at_ms", b"judged_at_ms", "principals", b"principals", "requests", b"requests", "revocations", b"revocations", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,6 +410,88 @@ class RequestRecord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RequestRecord: _TypeAlias = RequestRecord  # noqa: Y015
+
+@_typing.final
+class ConfigVersion(_message.Message):
+    """What one proposal changed in the settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BeforeEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AfterEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """From 1, one more than that of the version before."""
+    at_ms: _builtins.int
+    """When its leader proposed it, in milliseconds since 1970 (UTC)."""
+    by: _builtins.str
+    """The DID of its proposer."""
+    @_builtins.property
+    def before(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The values that were set before, by the keys that changed; empty if none was set."""
+
+    @_builtins.property
+    def after(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The new values, by the same keys; empty if none is set any longer."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        by: _builtins.str = ...,
+        before: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        after: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at_ms", b"at_ms", "before", b"before", "by", b"by", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigVersion: _TypeAlias = ConfigVersion  # noqa: Y015
 
 @_typing.final
 class ContentRecord(_message.Message):
