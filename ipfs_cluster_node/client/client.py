@@ -41,7 +41,7 @@ from ipfs_cluster_node.config.profiles import (
 from ipfs_cluster_node.config.protection import check_directory
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX, Role
+from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.core.views import HealthReport
 from ipfs_cluster_node.v1 import health_pb2, membership_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
@@ -257,16 +257,13 @@ class Client(AccessCalls, CertificateCalls, MembershipCalls, SqlCalls, StateCall
             status = await self.get_cluster_status(timeout=limit)
             if self.certificate is not None:
                 self.certificate.keep(epoch=status.certificate_epoch)
-            nodes = await self.list_nodes(timeout=limit)
-        except ClusterError as error:
-            if error.reason is not Reason.NOT_DELEGATED:  # Permanent, unlike the others.
-                self._learn_at = 0.0  # Retry after the next answer.
+        except ClusterError:
+            self._learn_at = 0.0  # Retry after the next answer.
             return
         targets = [
-            (address, NodeId(node.node_id))
-            for node in nodes
-            if node.role is Role.MASTER
-            for address in node.endpoints
+            (address, NodeId(master.node_id))
+            for master in status.masters
+            for address in master.endpoints
         ]
         self._connection.add(targets)
         self._on_masters(targets)

@@ -30,7 +30,7 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Role,
 )
-from ipfs_cluster_node.v1 import content_pb2
+from ipfs_cluster_node.v1 import content_pb2, enrolment_pb2
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 
 SEAL_KEY_BYTES: Final = 32
@@ -194,6 +194,13 @@ def nodes_to_proto(
 ) -> list[pb.Node]:
     """Encode nodes in their order, without the number of their attempts."""
     return [node_to_proto(node, voters, leader) for node in nodes]
+
+
+def master_to_proto(master: Principal) -> enrolment_pb2.MasterEndpoint:
+    """Encode how a master is reached."""
+    return enrolment_pb2.MasterEndpoint(
+        node_id=master.node_id, endpoints=master.endpoints, tls_name=tls_name(master.node_id)
+    )
 
 
 def content_to_proto(

@@ -40,6 +40,7 @@ from ipfs_cluster_node.v1 import (
     authorization_pb2,
     certificate_pb2,
     content_pb2,
+    enrolment_pb2,
     health_pb2,
     membership_pb2,
     task_dispatch_pb2,
@@ -122,6 +123,7 @@ AUDIT_RECORD: Final = _view(
 )
 _BY_AGE: Final = By(lambda ms: duration_of_ms(ms) if ms else None, ms_of_duration)
 _AGE: Final = {"content_age_ms": "content_age"}
+_view(views.MasterEndpoint, enrolment_pb2.MasterEndpoint)
 CLUSTER_STATUS: Final = _view(
     views.ClusterStatus,
     membership_pb2.GetClusterStatusResponse,

@@ -14,6 +14,16 @@ from ipfs_cluster_node.core.model import Liveness, Role, TaskInput, TaskState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MasterEndpoint:
+    """A master's addresses."""
+
+    node_id: str = ""
+    endpoints: tuple[str, ...] = ()
+    tls_name: str = ""
+    """In its certificate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterStatus:
     """A summary of the cluster, as one node sees it."""
 
@@ -37,6 +47,8 @@ class ClusterStatus:
     content_node_count: int = 0
     content_age_ms: int = 0
     """Of the oldest of these figures."""
+    masters: tuple[MasterEndpoint, ...] = ()
+    """Every master, the leader first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

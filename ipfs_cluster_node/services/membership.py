@@ -15,6 +15,7 @@ from ipfs_cluster_node.codec.members import (
     grant_of,
     join_token_to_proto,
     joiner_to_proto,
+    master_to_proto,
     node_id_of,
     node_to_proto,
     role_of,
@@ -75,6 +76,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             content_bytes=sum(size for size, _ in stored) if leads else None,
             content_node_count=len(stored) if leads else 0,
             content_age=duration_of_ms(max(age for _, age in stored)) if leads and stored else None,
+            masters=map(master_to_proto, self._members.masters()),
         )
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:

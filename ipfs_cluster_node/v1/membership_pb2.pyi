@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from ipfs_cluster_node.v1 import enrolment_pb2 as _enrolment_pb2
 from ipfs_cluster_node.v1 import roles_pb2 as _roles_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as _task_dispatch_pb2
 import builtins as _builtins
@@ -191,6 +192,7 @@ class GetClusterStatusResponse(_message.Message):
     CONTENT_BYTES_FIELD_NUMBER: _builtins.int
     CONTENT_NODE_COUNT_FIELD_NUMBER: _builtins.int
     CONTENT_AGE_FIELD_NUMBER: _builtins.int
+    MASTERS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
@@ -229,6 +231,12 @@ class GetClusterStatusResponse(_message.Message):
     def content_age(self) -> _duration_pb2.Duration:
         """The age of the oldest of them. Unset with `content_bytes`."""
 
+    @_builtins.property
+    def masters(self) -> _containers.RepeatedCompositeFieldContainer[_enrolment_pb2.MasterEndpoint]:
+        """Every master and its addresses, the leader first: so a client of any rights can go on when the one that it knows is
+        lost.
+        """
+
     def __init__(
         self,
         *,
@@ -247,10 +255,11 @@ class GetClusterStatusResponse(_message.Message):
         content_bytes: _builtins.int | None = ...,
         content_node_count: _builtins.int = ...,
         content_age: _duration_pb2.Duration | None = ...,
+        masters: _abc.Iterable[_enrolment_pb2.MasterEndpoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes", "content_age", b"content_age", "content_bytes", b"content_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes", "alive_node_count", b"alive_node_count", "applied_index", b"applied_index", "certificate_epoch", b"certificate_epoch", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "content_age", b"content_age", "content_bytes", b"content_bytes", "content_count", b"content_count", "content_node_count", b"content_node_count", "leader_endpoints", b"leader_endpoints", "leader_node_id", b"leader_node_id", "node_count", b"node_count", "node_id", b"node_id", "task_counts", b"task_counts", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes", "alive_node_count", b"alive_node_count", "applied_index", b"applied_index", "certificate_epoch", b"certificate_epoch", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "content_age", b"content_age", "content_bytes", b"content_bytes", "content_count", b"content_count", "content_node_count", b"content_node_count", "leader_endpoints", b"leader_endpoints", "leader_node_id", b"leader_node_id", "masters", b"masters", "node_count", b"node_count", "node_id", b"node_id", "task_counts", b"task_counts", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__content_bytes: _TypeAlias = _typing.Literal["content_bytes"]  # noqa: Y015
     _WhichOneofArgType__content_bytes: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes"]  # noqa: Y015

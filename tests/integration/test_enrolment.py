@@ -6,8 +6,9 @@ import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,20 @@ import pytest
 from ipfs_cluster_node.adapters.keys.certificates import TlsKey, enrolment_message, make_tls_key
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.tokens import parse_token
+from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.ids import NodeId, tls_name
 from ipfs_cluster_node.v1 import enrolment_pb2, membership_pb2
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from tests.support.certificates import asking_for_more, check_names
 from tests.support.http2 import PREFACE, SETTINGS, call, frame
 from tests.support.nodes import refusal
+from tests.support.people import join
 from tests.support.tls import enrol, make_ca
 
 STATUS = "/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"
@@ -66,6 +69,25 @@ async def test_a_client_that_joins_takes_no_other_profiles_place(
     assert "ipfs-cluster-node --profile local status" in done.stdout
     assert cli("--profile", "local", "status").returncode == 0
     assert cli("status").returncode == 0
+
+
+@pytest.mark.asyncio
+async def test_a_client_without_rights_learns_every_master(
+    client: Client, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    person = await join(cluster, tmp_path, "none")
+    profile = replace(person.profile, endpoints=person.profile.endpoints[:1])
+    masters = {node.node_id: node for node in await client.list_nodes() if node.voter}
+    learned: asyncio.Queue[Sequence[Target]] = asyncio.Queue()
+    async with Client.from_settings(profile, learned.put_nowait) as nobody:
+        status = await nobody.get_cluster_status()
+        assert {master.node_id for master in status.masters} == set(masters)
+        assert status.masters[0].node_id == status.leader_node_id
+        for master in status.masters:
+            assert master.endpoints == masters[master.node_id].endpoints
+            assert master.tls_name == tls_name(NodeId(master.node_id))
+        targets = await asyncio.wait_for(learned.get(), 10)
+    assert set(targets) == {(a, node.node_id) for node in masters.values() for a in node.endpoints}
 
 
 @pytest.mark.asyncio
