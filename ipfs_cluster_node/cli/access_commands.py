@@ -47,7 +47,7 @@ def token() -> None:
 
 @click.group(cls=Group)
 def auth() -> None:
-    """What you and others may do."""
+    """Permissions: what you and others may do."""
 
 
 @token.command("create")
@@ -114,7 +114,10 @@ def create_join_token(
 @click.option("--policy", help='A policy in the JSON form of UCAN: [["==", ".owner", "x"]].')
 @click.option("--ttl", type=DURATION, default="7d", show_default=True, help="How long it is valid.")
 @click.option(
-    "--print", "only_print", is_flag=True, help="Print it; do not store it in the cluster."
+    "--print",
+    "only_print",
+    is_flag=True,
+    help="Print the delegation; do not store it in the cluster.",
 )
 @client_command
 def delegate(
@@ -131,10 +134,10 @@ def delegate(
 ) -> None:
     """Let AUDIENCE use COMMAND, such as /task/submit, within your own permissions.
 
-    AUDIENCE is a did:key, or the name of a client or node, which the answer shows with its did:key.
+    AUDIENCE is a did:key, or the name of a client or node; the answer shows both.
 
-    The cluster stores it, so AUDIENCE needs only its own certificate. With --print you hand it over
-    yourself; it is used with `--ucan`.
+    The cluster stores the delegation, so AUDIENCE needs only its own certificate. With --print it
+    is printed instead, for you to send to AUDIENCE, who uses it with `--ucan`.
     """
     from ipfs_cluster_node.cli.delegating import delegated, limits_text
 
@@ -171,7 +174,7 @@ def delegate(
 def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
     """Decode TEXT: a container or its file, the CID of a stored delegation, or a join token.
 
-    Of a CID its beginning is enough.
+    The beginning of a CID is enough.
     """
     from ipfs_cluster_node.cli.delegating import inspected
 
@@ -203,7 +206,7 @@ def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
     "--audience",
     default="",
     shell_complete=completed_members,
-    help="Only those to this DID, or client or node by name.",
+    help="Only those to this did:key, or client or node by name.",
 )
 @click.option("--join", "join_tokens", is_flag=True, help="List join tokens instead.")
 @wide_option
@@ -223,14 +226,17 @@ def list_delegations(
 @token.command("revoke")
 @click.argument("cid", metavar="CID_OR_ID", shell_complete=completed_tokens)
 @click.option(
-    "--path", "path_text", default="", help="A container with its chain, if it is not stored."
+    "--path",
+    "path_text",
+    default="",
+    help="A container with its chain, if the cluster does not store it.",
 )
 @client_command
 def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json: bool) -> None:
     """Revoke a delegation, and everything delegated from it. This can't be undone.
 
-    Also revokes a join token, given by its id or in full. Of either id the beginning is enough, of
-    a CID with its `bafyrei`.
+    Also revokes a join token, given by its id or in full. The beginning of an id is enough; of a
+    CID it must include `bafyrei`.
     """
     from ipfs_cluster_node.cli.delegating import is_cid, tokens_in
 
@@ -341,7 +347,7 @@ def explain(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
 @_do_option
 @client_command
 def explain_token(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
-    """Say what TOKEN allows its audience; the same as `auth explain --as TOKEN`."""
+    """Say whether TOKEN allows its audience a command; the same as `auth explain --as TOKEN`."""
     _explain(profile, who, what, as_json)
 
 

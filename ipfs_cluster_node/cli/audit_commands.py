@@ -35,7 +35,7 @@ from ipfs_cluster_node.core.names import NODE, Named, chosen
 
 @click.group(cls=Group)
 def audit() -> None:
-    """Who did what, and who was refused."""
+    """The audit log: who did what, and who was refused."""
 
 
 @audit.command("list")
@@ -44,7 +44,7 @@ def audit() -> None:
     "--caller",
     default="",
     shell_complete=completed_members,
-    help="Only calls of this did:key or name.",
+    help="Only calls by this client or node: its did:key or name.",
 )
 @click.option("--method", default="", help="Only calls of this method, such as SubmitTask.")
 @click.option("--outcome", type=one_of(Outcome), help="Only calls with this outcome.")

@@ -150,6 +150,6 @@ def rotate_root(profile: str | None, *, only_status: bool, proceed: bool, as_jso
 @cert.command("renew")
 @client_command
 def renew_certificate(profile: str | None, *, as_json: bool) -> None:
-    """Renew your own certificate now; this is automatic once half of its lifetime is over."""
+    """Renew your certificate now; any command does so once half of its lifetime is over."""
     run_client(profile, lambda client: client.certificate.renew())
     print_done({"renewed": True}, "renewed", as_json=as_json)

@@ -62,7 +62,7 @@ MEMBER = Parsed("node_id or did", _member)
 @click.command()
 @client_command
 def status(profile: str | None, *, as_json: bool) -> None:
-    """Describe the cluster."""
+    """Show the cluster: its masters, nodes, tasks and files."""
 
     async def ask(client: Any) -> tuple[Any, Shown]:
         answer = await client.get_cluster_status()
@@ -100,7 +100,7 @@ def _stored(node: Any) -> str:
 
 @click.group(cls=Group)
 def cluster() -> None:
-    """The group of masters."""
+    """Leadership and backups."""
 
 
 @cluster.command("transfer-leadership")
@@ -151,14 +151,14 @@ def create_backup(profile: str | None, file: Path, *, force: bool, as_json: bool
 
 @click.group(cls=Group)
 def node() -> None:
-    """The nodes."""
+    """List, inspect, approve and remove nodes."""
 
 
 @node.command("list")
 @wide_option
 @client_command
 def list_nodes(profile: str | None, *, wide: bool, as_json: bool) -> None:
-    """List the nodes; those that only connect out show no endpoint."""
+    """List the nodes; those without an inbound port have no endpoint."""
     nodes = run_client(profile, lambda client: client.list_nodes())
     shown = shown_ids(NODE, [each.node_id for each in nodes], wide=wide)
     print_views(
@@ -184,7 +184,7 @@ def list_nodes(profile: str | None, *, wide: bool, as_json: bool) -> None:
 @click.argument("node_id", metavar="NODE", type=MEMBER, shell_complete=completed_nodes)
 @client_command
 def get_node(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Show what the cluster knows of one node; `node health` asks the node itself."""
+    """Show what the cluster knows about a node; `node health` asks the node itself."""
     nodes = run_client(profile, lambda client: client.list_nodes())
     found = found_node(nodes, node_id)
     endpoints = " ".join(reached_at(found, nodes)) or NOTHING
@@ -219,10 +219,10 @@ def _role(node: Any) -> str:
 @click.option("--all", "of_all", is_flag=True, help="Ask every node, from this machine.")
 @client_command
 def get_health(profile: str | None, node_id: str, *, of_all: bool, as_json: bool) -> None:
-    """Show one node's health, or with --all that of each. Exit status 1 if a check fails.
+    """Show the health of one node, or of --all. Exit status 1 if a check fails.
 
-    With --all also if a node does not answer within 5 s. One that only connects out can't be asked
-    from here: it counts as well while it is alive.
+    With --all also if a node does not answer within 5 s. A node without an inbound port can't be
+    asked from here; it counts as healthy while it is alive.
     """
     if of_all == bool(node_id):
         raise click.UsageError("name a node, or ask all of them with --all")
@@ -247,8 +247,8 @@ def remove_node(
 ) -> None:
     """Remove a node or client for good; its tasks go to others.
 
-    NODE is its name, its node id or the beginning of it, or its did:key. It is refused where files
-    would be lost: the message says how many, and how to keep them.
+    NODE is its name, its node id or the beginning of it, or its did:key. Refused if files would be
+    lost: the message says how many, and how to keep them.
     """
     asks = not (yes or capturing.get())
     found = run_client(profile, lambda client: client.lookups.member(node_id, named=asks))
@@ -261,7 +261,7 @@ def remove_node(
 @node.command("joiners")
 @client_command
 def list_joiners(profile: str | None, *, as_json: bool) -> None:
-    """List joiners waiting for approval, with a token made by `token create --approve`."""
+    """List joiners that wait for approval, because of `token create --approve`."""
     joiners = run_client(profile, lambda client: client.list_joiners())
     print_views(
         joiners,
@@ -286,8 +286,8 @@ def list_joiners(profile: str | None, *, as_json: bool) -> None:
 def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Approve a joiner, by its node id or the beginning of it.
 
-    Compare that with the one that `join` shows on its machine. The name that a joiner gives itself
-    is not taken here: another one may give itself the same.
+    Compare the id with the one that `join` shows on the other machine. Names are not accepted here,
+    since a joiner chooses its own.
     """
     found, role = run_client(profile, lambda client: _decide_joiner(client, node_id, approved=True))
     print_done({"node_id": found.id, "approved": True}, f"{found} may join as {role}", as_json)

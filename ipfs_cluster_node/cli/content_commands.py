@@ -43,7 +43,7 @@ GONE_MINUTES: Final = 2 * int(SETTLED_SECONDS) // 60
 
 @click.group(cls=Group)
 def content() -> None:
-    """Files by CID."""
+    """Add, read, keep and remove files."""
 
 
 async def _size(client: Any, cid: str) -> int | None:
@@ -71,9 +71,9 @@ def add_content(
 ) -> None:
     """Add a file, or standard input as `-`, and print its CID.
 
-    It is the CID that `ipfs add --cid-version=1` gives. Returns once two masters (all, if there are
-    fewer) hold it durably. It is kept until it is removed. Whoever may read files in its namespace
-    may read it; the same bytes may be added in several.
+    The CID is the one that `ipfs add --cid-version=1` gives. Returns once two masters (all, if
+    there are fewer) hold it durably. It is kept until it is removed. Whoever may read files in its
+    namespace can read it; the same bytes may be added in several namespaces.
     """
 
     async def add(client: Any) -> Any:
@@ -124,10 +124,10 @@ async def _say_other_name(client: Any, cid: str, name: str) -> None:
 def get_content(
     profile: str | None, cid: str, *, output: Path | None, force: bool, as_json: bool
 ) -> None:
-    """Read a file; all or nothing, unless it goes to standard output, a pipe or a device.
+    """Download a file, whole or not at all, unless to standard output, a pipe or a device.
 
-    An existing file is overwritten once that is confirmed on a terminal, or with --force.
-    The bytes are hashed again here, so a wrong answer from any node is detected.
+    Asks before it overwrites a file, if it runs on a terminal; elsewhere use --force. The bytes are
+    verified against the CID.
     """
 
     async def receive(client: Any) -> tuple[str, int]:

@@ -13,14 +13,16 @@ import click
 
 from ipfs_cluster_node.cli.kept_cluster import KeptCluster, keep, using
 from ipfs_cluster_node.cli.node_commands import profile_name_option
-from ipfs_cluster_node.cli.output import local_command, print_done, say, with_profile
+from ipfs_cluster_node.cli.output import command_line, local_command, print_done, say, with_profile
 from ipfs_cluster_node.cli.own_handlers import (
     handlers_option,
     own_task_types,
     restart_on_change,
 )
 from ipfs_cluster_node.config.profiles import (
+    PROFILE_VARIABLE,
     check_profile_name,
+    chosen_profile,
     free_profile_name,
     load_profile,
     profile_names,
@@ -38,13 +40,13 @@ WORKERS_DEFAULT: Final = 2
 @click.option(
     "--directory",
     type=click.Path(path_type=Path),
-    help="A directory that is kept: new or empty, or one of an earlier `dev`, which then goes on "
-    "with its nodes. [default: temporary]",
+    help="Keep everything in this directory: new or empty, or that of an earlier `dev`, "
+    "to continue its cluster. [default: temporary]",
 )
 @click.option(
     "--require-confinement",
     is_flag=True,
-    help="Refuse to start if task handlers can't be isolated from the node's files and processes.",
+    help="Do not start if task handlers can't be kept from the nodes' files and processes.",
 )
 @handlers_option
 @profile_name_option
@@ -61,11 +63,10 @@ def dev(
 ) -> None:
     """Run a small cluster on this machine, with mutual TLS like any other.
 
-    It runs until Ctrl-C, or until its terminal is closed.
-    Each node is its own process. Other terminals use it through the profile.
-    Files of --handlers are loaded again when they change.
-    Once it is stopped the profile is removed. The same --directory continues it, with its nodes,
-    tasks and files, and makes the profile again.
+    It runs until Ctrl-C, or until its terminal is closed. Each node is a process of its own.
+    Commands in other terminals reach it by its profile, which is removed when it stops. Files of
+    --handlers are reloaded when they change. Run it again with the same --directory to continue
+    with the same nodes, tasks and files.
     """
     from ipfs_cluster_node.cli.local_cluster import LocalCluster
 
@@ -109,6 +110,22 @@ def _profile_name(root: Path, kept: KeptCluster | None, wanted: str | None) -> s
     return name or free_profile_name("dev")
 
 
+def _profile_in_use(written: str) -> list[str]:
+    """Which cluster commands use, if it is not this one, and how to use this one."""
+    used = chosen_profile(None)
+    if used == written:
+        return []
+    every = (
+        f"export {PROFILE_VARIABLE}={written}"
+        if os.environ.get(PROFILE_VARIABLE)
+        else command_line("profile", "use", written)
+    )
+    return [
+        f"this cluster's profile is {written}; commands without --profile use {used}",
+        f"to use this cluster: add --profile {written} to a command, or for all run: {every}",
+    ]
+
+
 async def _dev(
     cluster: Any,
     profile_name: str,
@@ -122,6 +139,7 @@ async def _dev(
         # The terminal was closed; under `nohup` that is ignored.
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    say(*_profile_in_use(profile_name), err=True)
     try:
         await cluster.start(
             masters=MASTERS_DEFAULT,

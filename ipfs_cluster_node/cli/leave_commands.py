@@ -20,12 +20,12 @@ from ipfs_cluster_node.config.settings import load_settings
 @click.option("--yes", is_flag=True, help="Leave without asking.")
 @local_command
 def leave(*, home: Home, lose_files: bool, yes: bool, as_json: bool) -> None:
-    """Have the node of this machine leave its cluster, for good; run it on that machine.
+    """Take the node of this machine out of its cluster, for good.
 
-    A node that runs lets its attempts end, as long as `[tasks] drain` says, is removed, and stops;
-    its `serve` ends with status 8. A master that leads hands leadership over first. It is refused
-    where the other masters would have no majority, or files would be lost. Then the node goes on
-    as a member. It may be repeated, also after this command or the node was killed.
+    A running node waits up to `[tasks] drain` for its attempts, is removed, and stops; its `serve`
+    exits with status 8. A leader hands leadership over first. Refused if the other masters would
+    have no majority, or files would be lost; the node then stays a member. If this command or the
+    node is killed meanwhile, run it again.
 
     Nothing is deleted: the node's directory stays, and `join --replace` moves it aside.
     """

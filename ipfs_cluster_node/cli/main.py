@@ -16,25 +16,25 @@ from ipfs_cluster_node.core.errors import Exit
 from ipfs_cluster_node.core.printable import printable
 
 COMMANDS: Final = {
-    "init": ("node_commands", "Make a cluster whose first master is this node."),
+    "init": ("node_commands", "Create a cluster, with this node as its first master."),
     "join": ("node_commands", "Enrol this machine with a join token."),
     "serve": ("node_commands", "Run the node of this machine."),
-    "leave": ("leave_commands", "Have the node of this machine leave its cluster."),
+    "leave": ("leave_commands", "Take the node of this machine out of its cluster."),
     "recover": ("recover_commands", "Recover from lost keys, masters or a lost cluster."),
     "dev": ("dev_commands", "Run a small cluster on this machine."),
     "profile": ("profile_commands", "Your clusters, and your identity in each."),
-    "status": ("cluster_commands", "Describe the cluster."),
-    "cluster": ("cluster_commands", "The group of masters: leadership, backups."),
-    "node": ("cluster_commands", "The nodes."),
+    "status": ("cluster_commands", "Show the cluster: its masters, nodes, tasks and files."),
+    "cluster": ("cluster_commands", "Leadership and backups."),
+    "node": ("cluster_commands", "List, inspect, approve and remove nodes."),
     "token": ("access_commands", "Join tokens, and delegations of your permissions."),
-    "audit": ("audit_commands", "Who did what, and who was refused."),
-    "auth": ("access_commands", "What you and others may do."),
+    "audit": ("audit_commands", "The audit log: who did what, and who was refused."),
+    "auth": ("access_commands", "Permissions: what you and others may do."),
     "cert": ("certificate_commands", "Certificates of nodes and clients."),
     "config": ("cluster_commands", "The cluster's settings."),
     "state": ("state_commands", "The cluster's state as tables."),
-    "task": ("task_commands", "Tasks."),
+    "task": ("task_commands", "Submit, list, watch and cancel tasks."),
     "sql": ("sql_commands", "Run a SELECT over files on a worker."),
-    "content": ("content_commands", "Files by CID."),
+    "content": ("content_commands", "Add, read, keep and remove files."),
     "completion": ("shell_commands", "Print the completion script of a shell."),
     "version": ("shell_commands", "Print the version."),
 }
@@ -144,16 +144,16 @@ class LazyGroup(Group):
 @click.option(
     "--ucan",
     envvar=UCAN_VARIABLE,
-    help="Delegations for the call besides those stored: a container, or a file with one.",
+    help="A container of delegations, or a file with one, to use besides the stored ones.",
     expose_value=False,
     callback=lambda ctx, _param, value: ctx.meta.__setitem__(UCAN_KEY, value or ""),
 )
 @click.pass_context
 def main(ctx: click.Context, profile: str | None) -> None:
-    """A node of a cluster for tasks and content-addressed files, and its client.
+    """Run a node of a cluster for tasks and content-addressed files, or use a cluster.
 
-    Wherever an id is taken, so is its beginning, and a unique name of a node or client. Files have
-    no names, only CIDs.
+    Wherever a command expects an id, it also accepts the beginning of one, and for a node or client
+    its name. Files are identified by their CIDs alone.
 
     Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 no leader reached, 4 denied,
     5 not found, 6 the task failed, 7 timed out, 8 the node was removed, 130 interrupted.

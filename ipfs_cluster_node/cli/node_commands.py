@@ -74,13 +74,18 @@ profile_name_option = click.option(
 def address_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for a node's name and addresses."""
     for option in (
-        click.option("--name", help="A name for people. [default: the host's]"),
-        click.option("--advertise", multiple=True, help="Where other nodes reach it, host:port."),
+        click.option("--name", help="The node's name. [default: the host name]"),
+        click.option(
+            "--advertise", multiple=True, help="host:port at which others reach this node."
+        ),
         click.option(
             "--enrolment-bind",
-            help=f"Where a master accepts joiners. [default: the host of --bind, {ENROLMENT_PORT}]",
+            help="host:port on which a master accepts joiners. "
+            f"[default: the host of --bind, {ENROLMENT_PORT}]",
         ),
-        click.option("--bind", help=f"Where the node listens. [default: {BIND_DEFAULT}]"),
+        click.option(
+            "--bind", help=f"host:port on which the node listens. [default: {BIND_DEFAULT}]"
+        ),
     ):
         function = option(function)
     return function
@@ -126,9 +131,9 @@ def init(
     as_json: bool,
     **where: Any,
 ) -> None:
-    """Make a cluster whose first master is this node.
+    """Create a cluster, with this node as its first master.
 
-    Makes the cluster's certificate authority, the node's identity and certificate, and a client
+    Creates the cluster's certificate authority, the node's identity and certificate, and a client
     identity for you, with a profile that the other commands use. Then run `serve`.
     """
     from ipfs_cluster_node.node.health_calls import check_home_free
@@ -319,8 +324,8 @@ def serve(
 ) -> None:
     """Run the node of this machine until SIGINT or SIGTERM.
 
-    It then hands its attempts back to the cluster, after --drain, or at once after a second signal.
-    A third one stops it without waiting for that.
+    On a signal it hands its attempts back to the cluster, after --drain, or at once after a second
+    signal. A third one stops it without waiting for that.
     Prints one line of JSON with `"event": "ready"` once it listens, and tells systemd, if it runs
     as a service of `Type=notify`; the log goes to standard error.
     A master whose log is damaged reports it in its health, and replaces it from the others.

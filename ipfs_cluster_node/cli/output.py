@@ -55,7 +55,7 @@ verbose_option = click.option(
     "-v",
     "--verbose",
     is_flag=True,
-    help="Name the delegations that allowed or denied it, too.",
+    help="Also show the delegations that allowed or denied the call.",
     expose_value=False,
     callback=lambda ctx, _param, value: ctx.meta.__setitem__(VERBOSE_KEY, value),
 )

@@ -26,7 +26,7 @@ from ipfs_cluster_node.core.errors import ClusterError
 
 @click.group(cls=Group)
 def profile() -> None:
-    """Your clusters, and your identity in each, as profiles.toml says; makes no call."""
+    """Your clusters and your identity in each, from profiles.toml; makes no call."""
 
 
 @profile.command("list")

@@ -36,7 +36,7 @@ def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
         "--passphrase-file",
         required=required,
         type=click.File("r"),
-        help="A file with the recovery passphrase; for a backup, as of its time; - is stdin.",
+        help="File with the recovery passphrase, for a backup that of its time; - is stdin.",
     )
 
 
@@ -44,9 +44,10 @@ def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
 def recover() -> None:
     """Recover from lost keys, masters or a lost cluster.
 
-    A master's own key: `keys`. More than half of the masters, for good: `alone`. Every operator's
-    identity: `operator`. Every master: `cluster`, from a backup. The recovery passphrase itself, or
-    it leaked: `passphrase`.
+    Choose by what is lost: a master's seal.key, `keys`; half of the masters or more, for good,
+    `alone`; every operator's identity, `operator`; every master, `cluster`, which needs a backup;
+    the recovery passphrase, also if it has leaked, `passphrase`. docs/recovery.md has the whole
+    procedure.
     """
 
 
@@ -76,7 +77,9 @@ def recover_keys(*, passphrase_file: TextIO, home: Home, as_json: bool) -> None:
 @passphrase_option(required=False)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option(
-    "--old-copy", is_flag=True, help="Accept a log that was due for replacement, if all are."
+    "--old-copy",
+    is_flag=True,
+    help="Accept a log that waits to be replaced, if those of all remaining masters do.",
 )
 @home_option
 @local_command
@@ -85,8 +88,8 @@ def recover_alone(
 ) -> None:
     """Make this master the only one: all other masters are removed, for good.
 
-    For a cluster that has lost half of its masters, or more. Stop the node first. The others must
-    never run again: several of them could form a second cluster. It is refused if one of them
+    For a cluster that has lost half of its masters, or more. Stop the node first. The other masters
+    must never run again: several of them could form a second cluster. Refused if another master
     answers and has a leader. If several masters are left, take the one with the longest log; the
     others join with new identities, each in another --home.
 

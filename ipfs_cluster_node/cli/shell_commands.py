@@ -22,8 +22,11 @@ def version(*, as_json: bool) -> None:
 def completion(shell: str) -> None:
     """Print the completion script of a shell.
 
+    \b
     For bash: ipfs-cluster-node completion bash >> ~/.bash_completion
-    """
+    For zsh:  ipfs-cluster-node completion zsh >> ~/.zshrc
+    For fish: ipfs-cluster-node completion fish > ~/.config/fish/completions/ipfs-cluster-node.fish
+    """  # noqa: D301 (click keeps the lines after \b)
     from click.shell_completion import get_completion_class
 
     from ipfs_cluster_node.cli.main import main

@@ -36,15 +36,23 @@ from ipfs_cluster_node.core.errors import Exit
     help="Write the rows to this file: .parquet, .csv, .json or .arrow.",
 )
 @force_option
-@click.option("--namespace", default="default", help="The task's: a/b. [default: default]")
+@click.option(
+    "--namespace",
+    default="default",
+    help="The task's namespace, such as team-a/nightly. [default: default]",
+)
 @click.option("--attempt-timeout", type=DURATION, help="Time limit of one attempt. [default: 10m]")
 @click.option(
     "--task-timeout",
     type=DURATION,
-    help="Time limit of the task, waiting included; then it fails. [default: 7d]",
+    help="Time limit from submission to the end, waiting included. [default: 7d]",
 )
 @click.option(
-    "--timeout", type=DURATION, default="1h", show_default=True, help="To wait; the task goes on."
+    "--timeout",
+    type=DURATION,
+    default="1h",
+    show_default=True,
+    help="How long to wait; the task continues.",
 )
 @client_command
 def sql(
@@ -62,8 +70,9 @@ def sql(
 ) -> None:
     """Run one SELECT over files on a worker, and show or save the rows.
 
-    Each NAME is a table. A local file, CSV, JSON, Parquet or Arrow, is added to the cluster first;
-    a CID names one that is there. :csv, :parquet or :arrow after it names the format.
+    Each NAME is a table: a local CSV, JSON, Parquet or Arrow file, which is added to the cluster
+    first, or the CID of a file that is already there. Append :csv, :parquet or :arrow to name the
+    format.
 
     Example: ipfs-cluster-node sql "SELECT origin, count(*) FROM t GROUP BY origin" t=weather.csv
     -o out.parquet

@@ -42,19 +42,19 @@ from ipfs_cluster_node.core.names import TASK
 
 @click.group(cls=Group)
 def task() -> None:
-    """Tasks."""
+    """Submit, list, watch and cancel tasks."""
 
 
 @task.command("submit")
 @click.argument("task_type", shell_complete=completed_task_types)
 @click.option("--payload", type=click.File("rb"), help="File with the payload; - is stdin.")
 @click.option("--data", help="The payload as text.")
-@click.option("--sql", help="For data_processing: the SELECT.")
+@click.option("--sql", help="The SELECT, for data_processing.")
 @click.option(
     "--input",
     "inputs",
     multiple=True,
-    help="NAME=FILE, which is added, or NAME=CID; :FORMAT may follow.",
+    help="NAME=FILE, which is added first, or NAME=CID; append :FORMAT to name its format.",
 )
 @click.option("--attempt-timeout", type=DURATION, help="Time limit of one attempt. [default: 10m]")
 @click.option(
@@ -62,11 +62,21 @@ def task() -> None:
     type=DURATION,
     help="Time limit from submission to the end, waiting included. [default: 7d]",
 )
-@click.option("--priority", type=click.IntRange(0, 9), default=0, help="9 goes first.")
-@click.option("--namespace", default="default", help="Its namespace: a/b. [default: default]")
-@click.option("--request-id", help="Makes a repeat safe: the same id gives the same task.")
-@click.option("--wait", is_flag=True, help="Wait for the end, and print the result.")
-@click.option("--timeout", type=DURATION, default="1h", show_default=True, help="For --wait.")
+@click.option("--priority", type=click.IntRange(0, 9), default=0, help="9 runs first.")
+@click.option(
+    "--namespace",
+    default="default",
+    help="The task's namespace, such as team-a/nightly. [default: default]",
+)
+@click.option("--request-id", help="Makes a retry safe: the same id returns the same task.")
+@click.option("--wait", is_flag=True, help="Wait until the task has ended, and print the result.")
+@click.option(
+    "--timeout",
+    type=DURATION,
+    default="1h",
+    show_default=True,
+    help="How long --wait waits; the task continues.",
+)
 @client_command
 def submit_task(
     profile: str | None,
@@ -161,11 +171,26 @@ def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
 
 
 @task.command("list")
-@click.option("--state", "states", multiple=True, type=one_of(TaskState), help="Only these.")
 @click.option(
-    "--type", "task_type", default="", shell_complete=completed_task_types, help="Only this type."
+    "--state",
+    "states",
+    multiple=True,
+    type=one_of(TaskState),
+    help="Only in this state; repeat for more.",
 )
-@click.option("--namespace", metavar="PATTERN", default="", help="Only such, like 'team-a/*'.")
+@click.option(
+    "--type",
+    "task_type",
+    default="",
+    shell_complete=completed_task_types,
+    help="Only of this type.",
+)
+@click.option(
+    "--namespace",
+    metavar="PATTERN",
+    default="",
+    help="Only in this namespace; team-a/* is all below.",
+)
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
 @wide_option
 @client_command

@@ -1,11 +1,14 @@
 """How `dev` ends, with a stand-in for the cluster."""
 
+import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ipfs_cluster_node.config.profiles import Profile, ProfileEndpoint, save_profile
 
 SCRIPT = """
 import signal, sys
@@ -51,3 +54,30 @@ def test_dev_stops_its_nodes_whichever_way_it_is_ended(
         dev.send_signal(sent)
         assert dev.wait(30) == 0
     assert (directory / "stopped").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "every"),
+    [("", "ipfs-cluster-node profile use "), ("other", "export IPFS_CLUSTER_NODE_PROFILE=")],
+)
+def test_a_second_dev_first_says_which_cluster_commands_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, every: str
+) -> None:
+    monkeypatch.setenv("IPFS_CLUSTER_NODE_PROFILES", str(tmp_path / "profiles.toml"))
+    monkeypatch.setenv("IPFS_CLUSTER_NODE_PROFILE", variable)
+    file = tmp_path / "client.pem"
+    file.touch()
+    endpoints = (ProfileEndpoint("h:1", "x"),)
+    save_profile("default", Profile(endpoints=endpoints, ca=file, certificate=file, key=file))
+    command = [sys.executable, "-c", SCRIPT, "in a terminal", str(tmp_path / "dev")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as dev:
+        assert dev.stdout is not None
+        ready = json.loads(dev.stdout.readline())
+        dev.send_signal(signal.SIGINT)
+        _, printed = dev.communicate(timeout=30)
+    first, second = printed.decode().splitlines()
+    used = variable or "default"
+    name = ready["profile"]
+    assert first == f"this cluster's profile is {name}; commands without --profile use {used}"
+    assert f"add --profile {name} to a command" in second
+    assert second.endswith(f"{every}{name}")
