@@ -61,9 +61,10 @@ class HeldBlocks:
         self._active: set[Hold] = set()
         self._lingering: list[tuple[float, Hold]] = []
         """With the time when each began to take others in; the newest last."""
-        self._passing: list[Hold] = []
-        """Ended during the round that runs."""
+        self._passing = Hold()
+        """What holds that ended during the round that runs held."""
         self._collecting = False
+        self._deleting: set[bytes] = set()
 
     def begin(self) -> Hold:
         """Hold blocks, none yet."""
@@ -77,7 +78,7 @@ class HeldBlocks:
         ended = hold.lingers_from
         if ended is None:
             if self._collecting:
-                self._passing.append(hold)
+                self._passing.merge(hold)
         elif self._lingering and ended - self._lingering[-1][0] < MERGED_SECONDS:
             self._lingering[-1][1].merge(hold)
         else:
@@ -88,7 +89,7 @@ class HeldBlocks:
 
     def begin_round(self, current_as_of: float) -> None:
         """Begin to collect by a state that has all that was committed until then, in seconds."""
-        self._passing.clear()
+        self._passing = Hold()
         self._collecting = True
         self._lingering = [
             (began, hold)
@@ -99,11 +100,26 @@ class HeldBlocks:
     def end_round(self) -> None:
         """End what `begin_round` began."""
         self._collecting = False
-        self._passing.clear()
+        self._passing = Hold()
+
+    def begin_deletion(self, cid: Cid) -> bool:
+        """Whether a block may be deleted; then whoever holds it from now on waits for the end."""
+        if self.holds(cid):
+            return False
+        self._deleting.add(cid.digest)
+        return True
+
+    def end_deletion(self, cid: Cid) -> None:
+        """End what `begin_deletion` allowed."""
+        self._deleting.discard(cid.digest)
+
+    def is_being_deleted(self, cid: Cid) -> bool:
+        """Whether who holds a block has to wait before looking for it."""
+        return cid.digest in self._deleting
 
     def holds(self, cid: Cid) -> bool:
         """Whether a block may not be deleted."""
         return any(
             hold.all or cid.digest in hold.digests
-            for hold in (*self._active, *self._passing, *(hold for _, hold in self._lingering))
+            for hold in (*self._active, self._passing, *(hold for _, hold in self._lingering))
         )

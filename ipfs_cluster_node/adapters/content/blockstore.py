@@ -8,6 +8,7 @@ A block that is damaged, unreadable or not a regular file counts as absent: it i
 `<CID>.damaged`, and remembered until the block is stored again.
 """
 
+import asyncio
 import errno
 import itertools
 import logging
@@ -15,9 +16,9 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -42,7 +43,11 @@ RETRY_AFTER: Final = timedelta(seconds=1)
 
 
 class BlockStore:
-    """Blocks by CID. Every method blocks; asyncio callers use a thread."""
+    """Blocks by CID.
+
+    What reads or writes the disk blocks, and asyncio callers use a thread for it: all but `hold`,
+    `collecting`, `batching`, `is_damaged` and the counts.
+    """
 
     def __init__(
         self, directory: Path, require: Callable[[int], None] = lambda _size_bytes: None
@@ -52,9 +57,10 @@ class BlockStore:
         self._directory = directory
         self.tmp = directory / "tmp"
         self._lock = threading.Lock()
-        """Guards counts, moves and holds: several threads read and store at once."""
+        """Guards counts and moves, also while the disk works: only threads take it."""
+        self._holding = threading.Condition()
+        """Guards `held`, never while the disk works: the event loop takes it too."""
         self.held = HeldBlocks()
-        """Changed under the lock only, by the methods of this store."""
         self.tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in self.tmp.iterdir():
             with suppress(IsADirectoryError, PermissionError):  # Not created by this store.
@@ -114,53 +120,70 @@ class BlockStore:
     @contextmanager
     def hold(self) -> Iterator[Hold]:
         """Hold the blocks that are stored under the hold, until the block ends or longer."""
-        with self._lock:
+        with self._holding:
             hold = self.held.begin()
         try:
             yield hold
         finally:
-            with self._lock:
+            with self._holding:
                 self.held.end(hold)
 
     def add_to(self, hold: Hold, cid: Cid) -> None:
-        """Hold a block; from now on it is not deleted, if it is here."""
-        with self._lock:
+        """Hold a block: from now on it is not deleted, if it is here; waits for a deletion."""
+        with self._holding:
             hold.add(cid)
+            self._holding.wait_for(lambda: not self.held.is_being_deleted(cid))
 
     @contextmanager
     def collecting(self, current_as_of: float) -> Iterator[None]:
         """Collect by names that are read within the block; see `HeldBlocks.begin_round`."""
-        with self._lock:
+        with self._holding:
             self.held.begin_round(current_as_of)
         try:
             yield
         finally:
-            with self._lock:
+            with self._holding:
                 self.held.end_round()
 
     def delete_unheld(self, cids: Iterable[Cid]) -> tuple[int, int]:
         """Delete blocks, and their damaged copies, except those that are held.
 
-        A crash may leave any of them, or bring them back: they are found again.
+        A crash may leave any of them, or bring them back: they are found again. One that can't be
+        deleted keeps no other one from it.
 
         Returns:
-            The bytes that were freed, and how many blocks are held.
+            The bytes that were freed, and how many blocks are left.
         """
-        freed_bytes = held_count = 0
+        freed_bytes = left_count = 0
         for cid in cids:
-            path = self.path_of(cid)
-            with self._lock:
-                if self.held.holds(cid):
-                    held_count += 1
-                    continue
-                for each in (path, path.with_suffix(DAMAGED_SUFFIX)):
-                    size = _size_of(each)
-                    if size is not None:
-                        each.unlink(missing_ok=True)
-                        freed_bytes += size
-                        self._count(-size if each is path else 0)
-                self._damaged.discard(str(cid))
-        return freed_bytes, held_count
+            with self._holding:
+                may_go = self.held.begin_deletion(cid)
+            if not may_go:
+                left_count += 1
+                continue
+            try:
+                freed_bytes += self._delete(cid)
+            except OSError as error:
+                left_count += 1
+                log.warning("block not deleted", extra={"cid": str(cid), "error": repr(error)})
+            finally:
+                with self._holding:
+                    self.held.end_deletion(cid)
+                    self._holding.notify_all()
+        return freed_bytes, left_count
+
+    def _delete(self, cid: Cid) -> int:
+        path = self.path_of(cid)
+        freed_bytes = 0
+        with self._lock:
+            for each in (path, path.with_suffix(DAMAGED_SUFFIX)):
+                size = _size_of(each)
+                if size is not None:
+                    each.unlink(missing_ok=True)
+                    freed_bytes += size
+                    self._count(-size if each is path else 0)
+            self._damaged.discard(str(cid))
+        return freed_bytes
 
     def directories(self) -> list[str]:
         """The names of the directories of blocks, in order."""
@@ -184,6 +207,17 @@ class BlockStore:
                 yield batch
             finally:
                 batch.drop()
+
+    @asynccontextmanager
+    async def batching(self, hold: Hold | None = None) -> "AsyncIterator[Batch]":
+        """As `batch`, for asyncio callers: its end does not block the event loop either."""
+        with nullcontext(hold) if hold is not None else self.hold() as its_hold:
+            batch = Batch(self, its_hold)
+            try:
+                yield batch
+            finally:
+                if not batch.drop_empty():
+                    await asyncio.to_thread(batch.drop)
 
     def publish(self, written: Path, target: Path) -> None:
         """Give a written block its name, in place of a damaged one."""
@@ -228,7 +262,7 @@ class Batch:
     _counter = itertools.count()
 
     def __init__(self, store: BlockStore, hold: Hold) -> None:
-        self._store, self._hold = store, hold
+        self._store, self.hold = store, hold
         self._written: dict[Cid, Path] = {}
         self._unsure: set[Path] = set()
         """Directories of blocks that already existed; synced before these count as stored."""
@@ -242,7 +276,7 @@ class Batch:
             if self._dropped or block.cid in self._written:
                 return
             # Before it is looked for: else it could be deleted after it was found.
-            self._store.add_to(self._hold, block.cid)
+            self._store.add_to(self.hold, block.cid)
             target = self._store.path_of(block.cid)
             if _read(target) == block.data:  # A damaged one is rewritten.
                 # Another batch may have just renamed it without having synced its directory.
@@ -287,6 +321,16 @@ class Batch:
                 list(pool.map(_sync, directories))
         except OSError as error:
             raise _as_cluster_error(error) from error
+
+    def drop_empty(self) -> bool:
+        """Drop this if that takes no work: no thread is at work in it, and all is flushed."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._dropped = not self._written
+            return self._dropped
+        finally:
+            self._lock.release()
 
     def drop(self) -> None:
         """Discard the blocks not flushed."""

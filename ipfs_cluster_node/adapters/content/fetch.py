@@ -46,7 +46,7 @@ async def fetch(
     store: BlockStore,
     sources: Sequence[BlockSource],
     on_progress: Callable[[int], None] = lambda _done: None,
-    on_missing: Callable[[Cid], None] = lambda _cid: None,
+    on_missing: Callable[[Cid], None] | None = None,
     check: bool = False,
 ) -> int:
     """Fetch the missing blocks of a file, durably; returns the number of bytes fetched.
@@ -54,7 +54,7 @@ async def fetch(
     With `check` the local blocks are read, and damaged ones fetched as well. A source that sends a
     wrong block is not used again; one that lacks a block, or breaks off, is skipped for the rest.
     Blocks received are kept, so another call continues from there. `on_missing` is called with each
-    block that is not here.
+    block that is not here, in a thread.
 
     Raises:
         ClusterError: CONTENT_NOT_FOUND, naming the sources; UNREACHABLE, if one of them could not
@@ -62,7 +62,7 @@ async def fetch(
     """
     holds = store.holds if check else store.has
     fetcher = _Fetcher(root, store, list(sources), holds, on_progress, on_missing)
-    with store.batch() as batch:
+    async with store.batching() as batch:
         await fetcher.run(batch)
         await asyncio.to_thread(batch.flush)
     return fetcher.fetched_bytes
@@ -87,7 +87,7 @@ class _Fetcher:
     sources: list[BlockSource]
     holds: Callable[[Cid], bool]
     on_progress: Callable[[int], None]
-    on_missing: Callable[[Cid], None]
+    on_missing: Callable[[Cid], None] | None
     asked: list[str] = field(init=False)
     unreached: list[str] = field(default_factory=list)
     """Sources that might have the blocks, but could not be reached."""
@@ -114,8 +114,9 @@ class _Fetcher:
     async def _fetch(self, missing: list[Part], batch: Batch) -> dict[Cid, bytes]:
         """Store these blocks; returns those that may have links."""
         wanted = {part.cid: part for part in missing}
-        for cid in wanted:
-            self.on_missing(cid)
+        if self.on_missing is not None:
+            for cid in wanted:
+                await asyncio.to_thread(self.on_missing, cid)
         inner: dict[Cid, bytes] = {}
         for source in list(self.sources):
             if not wanted:

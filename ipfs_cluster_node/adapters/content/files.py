@@ -44,7 +44,7 @@ async def add(
         batch.flush()
         return AddReport(root, size_bytes)
 
-    with store.batch(hold) as batch:
+    async with store.batching(hold) as batch:
         async for data in chunks:
             await asyncio.to_thread(take, batch, data)
         return await asyncio.to_thread(finish, batch)

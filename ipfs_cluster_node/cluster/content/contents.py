@@ -331,7 +331,7 @@ class Contents:
             root,
             store=self.store,
             sources=self._sources(root),
-            on_missing=self.store.note_lost if held else lambda _cid: None,
+            on_missing=self.store.note_lost if held else None,
         )
 
     def _sources(self, root: Cid) -> list[BlockSource]:
@@ -455,7 +455,7 @@ class Contents:
     async def put_blocks(self, blocks: AsyncIterator[tuple[bytes, bytes]]) -> int:
         """Store blocks here; returns once they are durable."""
         count = 0
-        with self.store.hold() as hold, self.store.batch(hold) as batch:
+        async with self.store.batching() as batch:
             async for binary, data in blocks:
                 cid = _cid_of(binary)
                 if not cid.matches(data):
@@ -465,7 +465,8 @@ class Contents:
                 await asyncio.to_thread(batch.put, Block(cid, data))
                 count += 1
             await asyncio.to_thread(batch.flush)
-            hold.lingers_from = self._clock.boottime()  # Its sender has the log name the file.
+            # Its sender has the log name the file.
+            batch.hold.lingers_from = self._clock.boottime()
         return count
 
 
