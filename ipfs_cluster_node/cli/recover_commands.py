@@ -135,7 +135,7 @@ def recover_alone(
         [
             f"{survivor.node_id} is the only master; start it with: "
             + command_line("serve", "--home", home.path),
-            _deletion_paused(home),
+            _deletion_paused(),
         ],
         as_json=as_json,
     )
@@ -262,16 +262,16 @@ def recover_cluster(
     for master in made.removed:
         say(f"removed for good: {master.name} ({master.node_id})")
     say(f"start it with: {command_line('serve', '--home', home.path)}")
-    say(_deletion_paused(home))
+    say(_deletion_paused())
     say(f"start other nodes with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT")
     say("for an operator, within an hour:")
     _show_token(made.operator_token, made.enrolment_endpoints)
 
 
-def _deletion_paused(home: Home) -> str:
+def _deletion_paused() -> str:
     return (
-        "it deletes no block of files: add again what you need and its log does not name, then "
-        f"remove {home.deletion_paused}"
+        "masters delete no block of files: add again what you need and the log does not name, then "
+        "ipfs-cluster-node config set block_deletion_paused 0"
     )
 
 

@@ -12,7 +12,6 @@ from typing import Final
 from ipfs_cluster_node.config.files import (
     make_private_directory,
     open_regular,
-    sync_directory,
     write_private,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -24,13 +23,6 @@ DAMAGED_LOG_PREFIX: Final = "raft.damaged-"
 REPLACED_LOG_PREFIX: Final = "raft.replaced-"
 """The same for an intact log, replaced by that of a cluster recovered from one master."""
 
-
-DELETION_PAUSED_NAME: Final = "block-deletion-paused"
-"""In the state directory: while it is there, no block is deleted here."""
-DELETION_PAUSED_TEXT: Final = b"""\
-This master's log came from a recovery, and may not name files whose blocks are here.
-While this file is here, it deletes no block. Add again what you need, then remove this file.
-"""
 REPLACED_PREFIX: Final = "replaced-"
 """The same for all files of a node in whose place another one joined."""
 LEFT_BEFORE_BEGUN: Final = ("lock", ".begun.json.*.tmp", f"{REPLACED_PREFIX}*")
@@ -91,8 +83,6 @@ class Home:
         """The node's answer to it, until the command has read it."""
         self.left = self.state / "left.json"
         """Exists once this node is known to be removed from its cluster."""
-        self.deletion_paused = self.state / DELETION_PAUSED_NAME
-        """Left by `recover alone` and `recover cluster`; the operator removes it."""
         self.scratch = self.state / "scratch"
         self.audit = self.state / "audit.jsonl"
 
@@ -104,22 +94,6 @@ class Home:
     def damaged_logs(self) -> list[Path]:
         """The damaged logs that were set aside, oldest first."""
         return sorted(self.path.glob(f"{DAMAGED_LOG_PREFIX}*"))
-
-    def pause_deletion(self) -> None:
-        """Keep every block here, durably, until the operator removes a file."""
-        make_private_directory(self.state)
-        write_private(self.deletion_paused, DELETION_PAUSED_TEXT)
-        sync_directory(self.path)  # The state directory may be new.
-
-    def deletion_paused_by(self) -> Path | None:
-        """The file that keeps every block here; None if it is known to be missing."""
-        try:
-            self.deletion_paused.lstat()
-        except FileNotFoundError:
-            return None
-        except OSError:
-            pass  # It may be there.
-        return self.deletion_paused
 
     @property
     def is_taken(self) -> bool:

@@ -17,6 +17,8 @@ USER_KEYS_MAX: Final = 1000
 USER_VALUE_CHARS_MAX: Final = 1024
 CHANGES_MAX: Final = 1000
 """Most changes in one proposal."""
+DELETION_PAUSED: Final = "block_deletion_paused"
+"""While it is not 0 no master deletes a block: recoveries set it, operators end it."""
 
 _UNITS: Final[Mapping[str, int]] = {
     "ms": 1,
@@ -130,6 +132,14 @@ def stored_values(values: Mapping[str, str]) -> Mapping[str, str]:
 SETTINGS: Final[Mapping[str, Setting]] = {
     setting.key: setting
     for setting in (
+        Setting(
+            DELETION_PAUSED,
+            SettingKind.COUNT,
+            "0",
+            "0",
+            "1",
+            "1 while masters delete no block, as after a recovery",
+        ),
         Setting(
             "certificate_lifetime",
             SettingKind.DURATION,

@@ -19,11 +19,18 @@ from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.home import REPLACED_LOG_PREFIX, Home
 from ipfs_cluster_node.core.certificates import Authority
-from ipfs_cluster_node.core.commands import CommandBody, LogCommand, RemoveNode, ReplaceLog
+from ipfs_cluster_node.core.commands import (
+    CommandBody,
+    LogCommand,
+    ProposeConfig,
+    RemoveNode,
+    ReplaceLog,
+)
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter, voter_id
 from ipfs_cluster_node.core.model import Principal
+from ipfs_cluster_node.core.settings import DELETION_PAUSED
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.disaster.passphrase import (
     leave_recovery_key,
@@ -133,9 +140,8 @@ class Survivor:
         """
         if self.needs_passphrase:
             self._open_by(passphrase)
-        # Before the new log is in place: it may not name files whose only copies are here.
-        self._home.pause_deletion()
         if not self.is_alone:
+            pause_deletion(self.state, clock=self._clock)
             for other in self.others:
                 apply_alone(self.state, RemoveNode(node_id=other.node_id), clock=self._clock)
             present = self._me.incarnation
@@ -207,6 +213,14 @@ class Survivor:
         authority = self.state.certificates.authority
         key, _ = open_by_passphrase(authority, passphrase, cluster_id=self._cluster_id)
         leave_recovery_key(self._home, key)
+
+
+def pause_deletion(state: ClusterState, *, clock: Clock) -> None:
+    """Have every master keep its blocks: an older log may not name files that only they have.
+
+    It is in the log, so that it binds those too that join later with blocks of their own.
+    """
+    apply_alone(state, ProposeConfig(values={DELETION_PAUSED: "1"}, with_version=True), clock=clock)
 
 
 def apply_alone(state: ClusterState, body: CommandBody, *, clock: Clock) -> tuple[str, ...]:

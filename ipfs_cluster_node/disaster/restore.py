@@ -48,7 +48,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.disaster.alone import apply_alone
+from ipfs_cluster_node.disaster.alone import apply_alone, pause_deletion
 from ipfs_cluster_node.disaster.passphrase import OPERATOR_GRANT, open_by_passphrase
 from ipfs_cluster_node.node.health_calls import masters_that_run
 from ipfs_cluster_node.node.setup import write_keys
@@ -97,6 +97,7 @@ def restore_cluster(
     removed = tuple(state.members.masters())
     for master in removed:
         apply_alone(state, RemoveNode(node_id=master.node_id), clock=clock)
+    pause_deletion(state, clock=clock)
     identity, seal_key = Identity.create(), SealKey.create()
     incarnation = _let_in(state, identity, seal_key, whole, clock=clock)
     # Under a new data key, since the old masters know the old one.
@@ -116,7 +117,6 @@ def restore_cluster(
     token = _put_token(state, Role.CLIENT, grant=OPERATOR_GRANT, clock=clock)
     with home.making():
         home.create()
-        home.pause_deletion()  # The backup may not name files whose only copies are put here.
         write_private(home.seal_key, seal_key.pem())
         write_keys(
             home, identity, Credentials(tls.ca_pem, certificate, key.key_pem, authority.epoch)

@@ -9,6 +9,7 @@ from ipfs_cluster_node.adapters.worker.sources import Refused
 from ipfs_cluster_node.codec.enums import ROLE
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.core.ids import node_id_of_voter
+from ipfs_cluster_node.core.settings import DELETION_PAUSED
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.member import MemberPart
 from ipfs_cluster_node.node.parts.worker import WorkerPart
@@ -118,11 +119,11 @@ class NodeHealth:
                 f"since the start {repaired} damaged or lost blocks were fetched again from other "
                 f"masters; check the disk of {self._common.home.content}"
             )
-        paused_by = self._common.home.deletion_paused_by()
-        if paused_by is not None:
+        state = self._consensus.known_state()
+        if state is not None and state.settings[DELETION_PAUSED]:
             detail += (
-                "; no block is deleted here after a recovery: add again the files that you need, "
-                f"then remove {paused_by}"
+                "; no block is deleted, as after a recovery: add again the files that you need, "
+                f"then set {DELETION_PAUSED} to 0"
             )
         return pb.HealthCheck(name="content", ok=True, degraded=bool(damaged), detail=detail)
 

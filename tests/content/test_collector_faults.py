@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,12 @@ import pytest
 from ipfs_cluster_node.adapters.content import blockstore, files
 from ipfs_cluster_node.cluster.content import collector as collecting
 from ipfs_cluster_node.config.files import open_regular
-from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core import held_blocks
 from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
+from ipfs_cluster_node.core.multiformats import Cid
+from ipfs_cluster_node.core.settings import DELETION_PAUSED
+from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.unixfs import FileBuilder
 from ipfs_cluster_node.node.health import NodeHealth
 from tests.content.test_collector import FIRST, SHARING, Here, Master, settled
@@ -93,49 +97,62 @@ async def test_a_removal_that_can_not_read_deletes_no_block_of_another_file(
     assert at > 10
 
 
+def paused(value: str) -> c.ProposeConfig:
+    return c.ProposeConfig(values={DELETION_PAUSED: value})
+
+
 @virtual_time
 async def test_after_a_recovery_nothing_is_deleted_until_the_operator_allows_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An older log may not name files whose only copies are here."""
-    home = Home(tmp_path)
-    home.pause_deletion()
-    here = Here(home.content)
-    here.contents.collector._paused_by = home.deletion_paused_by
+    here = Here(tmp_path)
+    here.master.commit(paused("1"))
     removed = await here.add(SHARING)
     fill(here.store, build(FIRST)[1])
     stored = here.blocks()
     assert await here.remove(removed) is None
     await asyncio.sleep(collecting.SWEEP_SECONDS + SETTLED_SECONDS)
     assert here.blocks() == stored
-    assert str(home.deletion_paused) in [getattr(each, "path", "") for each in caplog.records]
-    home.deletion_paused.unlink()
+    assert DELETION_PAUSED in [getattr(each, "key", "") for each in caplog.records]
+    here.master.commit(paused("0"))
     await settled()
     assert here.blocks() == set()
     await here.stop()
 
 
-def test_the_health_names_the_file_that_keeps_blocks(tmp_path: Path) -> None:
-    home = Home(tmp_path)
+@virtual_time
+async def test_a_round_under_way_ends_once_deletion_is_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Here(tmp_path)
+    await asyncio.sleep(1)
+    fill(here.store, build(FIRST)[1])
+    stored = here.blocks()
+    delete = here.store.delete_unheld
+
+    def then_paused(cids: Iterable[Cid]) -> tuple[int, int]:
+        deleted = delete(cids)
+        here.master.its_state.apply(c.LogCommand(at_ms=1, body=paused("1")))
+        return deleted
+
+    monkeypatch.setattr(collecting, "DELETED_AT_ONCE", 2)
+    monkeypatch.setattr(here.store, "delete_unheld", then_paused)
+    await here.contents.collector._sweep()
+    assert len(here.blocks()) == len(stored) - 2
+    await here.stop()
+
+
+def test_the_health_says_that_deletion_is_paused() -> None:
+    state = ClusterState()
     health = cast("Any", NodeHealth.__new__(NodeHealth))
-    health._common = SimpleNamespace(home=home)
+    health._consensus = SimpleNamespace(known_state=lambda: state)
     health._store = SimpleNamespace(damaged_count=0, repaired_count=0)
-    home.pause_deletion()
-    assert str(home.deletion_paused) in health._content_check().detail
-    home.deletion_paused.unlink()
     assert health._content_check().detail == "no block is known to be damaged"
-
-
-def test_a_file_that_may_be_there_keeps_blocks(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    assert home.deletion_paused_by() is None
-    home.state.mkdir()
-    home.deletion_paused.symlink_to("nowhere")
-    assert home.deletion_paused_by() == home.deletion_paused
-    home.deletion_paused.unlink()
-    home.state.rmdir()
-    home.state.write_text("no directory")
-    assert home.deletion_paused_by() == home.deletion_paused
+    state.apply(c.LogCommand(at_ms=1, body=paused("1")))
+    assert DELETION_PAUSED in health._content_check().detail
+    state.apply(c.LogCommand(at_ms=1, body=paused("0")))
+    assert health._content_check().detail == "no block is known to be damaged"
 
 
 @virtual_time

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import threading
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ async def test_what_the_loop_calls_does_not_wait_for_a_deletion(
     store = BlockStore(tmp_path)
     fill(store, BLOCKS)
     stall = Stall(Path.unlink)
-    monkeypatch.setattr(Path, "unlink", lambda path, **how: stall(path, **how))
+    monkeypatch.setattr(Path, "unlink", partialmethod(stall))
     deletion = asyncio.create_task(asyncio.to_thread(store.delete_unheld, [ROOT]))
     await until(stall.reached)
     watchdog = threading.Timer(1.0, stall.goes_on.set)
@@ -91,7 +92,7 @@ def test_who_stores_a_block_again_waits_for_its_deletion(
     fill(store, BLOCKS)
     stall = Stall(Path.unlink)
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", lambda path, **how: stall(path, **how))
+        patched.setattr(Path, "unlink", partialmethod(stall))
         deletion = threading.Thread(target=store.delete_unheld, args=([ROOT],))
         deletion.start()
         assert stall.reached.wait(SECONDS_MAX)

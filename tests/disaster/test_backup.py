@@ -17,13 +17,14 @@ from ipfs_cluster_node.cluster.backups import CHUNK_BYTES_MAX, Backups, chunks
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
-from ipfs_cluster_node.config.home import DELETION_PAUSED_NAME, Home
+from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.output_file import output_file
 from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.commands import ProposeConfig, RegisterNode, SubmitTasks
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import MIB, TaskSpec
+from ipfs_cluster_node.core.settings import DELETION_PAUSED
 from ipfs_cluster_node.disaster.restore import restore_cluster
 from ipfs_cluster_node.node.setup import init_cluster
 from tests.support.nodes import until
@@ -100,7 +101,6 @@ async def test_a_backup_is_what_was_there_when_it_began(master: Master, tmp_path
     restored = Home(tmp_path / "restored")
     settings = NodeSection(name="second", role="master")
     restore_cluster(restored, settings, backup=path, passphrase=PASSPHRASE)
-    assert restored.deletion_paused_by() == restored.state / DELETION_PAUSED_NAME
     replica = Replica(
         directory=restored.raft,
         machine=(machine := ReplicatedStateMachine()),
@@ -108,6 +108,7 @@ async def test_a_backup_is_what_was_there_when_it_began(master: Master, tmp_path
         config=FAST,
     )
     assert replica.position().index == written.index
+    assert machine.state.settings[DELETION_PAUSED] == 1
     assert [task.spec.payload[:1] for task in machine.state.tasks] == [
         bytes([n]) for n in range(TASKS)
     ]

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.adapters.clock import Clock
@@ -21,6 +20,7 @@ from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
 from ipfs_cluster_node.core.multiformats import RAW, Cid, parse_cid
+from ipfs_cluster_node.core.settings import DELETION_PAUSED
 from ipfs_cluster_node.core.tables import TableName, Touched
 
 log = logging.getLogger(__name__)
@@ -60,13 +60,8 @@ class Collector:
         store: BlockStore,
         repair: Callable[[Cid], None],
         clock: Clock,
-        paused_by: Callable[[], Path | None] = lambda: None,
     ) -> None:
-        """Collect in `store`; `repair` begins to fetch a missing block of a file held here.
-
-        While `paused_by` names a file nothing is deleted.
-        """
-        self._paused_by = paused_by
+        """Collect in `store`; `repair` begins to fetch a missing block of a file held here."""
         self._consensus, self._store, self._repair = consensus, store, repair
         self._clock = clock
         self._settled_at = 0.0
@@ -150,12 +145,16 @@ class Collector:
             self._sweep_at = soon
             self._wake.set()
 
+    @property
+    def _is_paused(self) -> bool | None:
+        """Whether the operator has to allow deletion first; None while that is not known."""
+        state = self._consensus.known_state()
+        return None if state is None else bool(state.settings[DELETION_PAUSED])
+
     def _current_as_of(self) -> float | None:
         """The time as of which the state here is current; None while nothing may be deleted."""
-        if self._paused_by() is not None:
-            return None
         replica = self._consensus.replica
-        if replica is None or self._consensus.known_state() is None or replica.failed is not None:
+        if replica is None or replica.failed is not None or self._is_paused is not False:
             return None
         now = self._clock.boottime()
         as_of = now if replica.leads_for_sure else now - replica.age_ms / 1000
@@ -218,12 +217,11 @@ class Collector:
 
     async def _sweep(self) -> None:
         """Look at every block, a bounded number at a time."""
-        paused_by = self._paused_by()
-        if paused_by is not None:
+        if self._is_paused:
             log.warning(
-                "unneeded blocks not deleted after a recovery: add again what you need, then "
-                "remove this file",
-                extra={"path": str(paused_by)},
+                "unneeded blocks not deleted, as after a recovery: add again what you need, then "
+                "set this to 0",
+                extra={"key": DELETION_PAUSED},
             )
             self._sweep_soon()
             return
@@ -287,6 +285,9 @@ class Collector:
     async def _delete(self, cids: Sequence[Cid]) -> int:
         freed_bytes = 0
         for start in range(0, len(cids), DELETED_AT_ONCE):
+            if self._is_paused is not False:
+                self._sweep_soon()
+                break
             part = cids[start : start + DELETED_AT_ONCE]
             deletion = asyncio.create_task(asyncio.to_thread(self._store.delete_unheld, part))
             try:

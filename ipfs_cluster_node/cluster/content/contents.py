@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -114,7 +113,6 @@ class Contents:
         channel_to: ChannelTo,
         clock: Clock,
         room_of: Callable[[NodeId], int | None] = lambda _node: None,
-        deletion_paused_by: Callable[[], Path | None] = lambda: None,
     ) -> None:
         """Serve a store; `room_of` a node is the room it last reported, None if it has not."""
         self._clock = clock
@@ -130,7 +128,6 @@ class Contents:
             store=store,
             repair=self._repairs.begin,
             clock=clock,
-            paused_by=deletion_paused_by,
         )
 
     async def add_content(

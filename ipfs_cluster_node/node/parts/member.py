@@ -83,7 +83,6 @@ class MemberPart(Part):
             channel_to=common.channels.bulk,
             clock=clock,
             room_of=common.observations.room_bytes.get,
-            deletion_paused_by=home.deletion_paused_by,
         )
         self.uplink = Uplink(
             connection=common.connection,
