@@ -265,5 +265,7 @@ class Client(AccessCalls, CertificateCalls, MembershipCalls, SqlCalls, StateCall
             for master in status.masters
             for address in master.endpoints
         ]
+        if not targets:
+            return  # Of an older master, which names none: what is known stays.
         self._connection.add(targets)
         self._on_masters(targets)
