@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -294,6 +295,8 @@ def test_a_result_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(data_processing, "RESULT_FILE_BYTES_MAX", 100_000)
     with duckdb.connect() as connection:
         with pytest.raises(TaskError) as caught:
-            data_processing._run(connection, "SELECT random() FROM range(10000000)", tmp_path, {})
+            query = "SELECT random() FROM range(10000000)"
+            stored = partial(data_processing._store, inputs={}, unused=[])
+            data_processing._run(connection, query, {}, stored, tmp_path)
     assert caught.value.reason is Reason.SQL_FAILED
     assert "select less" in str(caught.value)

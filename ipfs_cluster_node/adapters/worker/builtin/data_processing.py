@@ -1,11 +1,15 @@
 """`data_processing`: SQL over CSV, JSON, Parquet or Arrow inputs, exact or refused.
 
+Without SQL, it describes the inputs.
+
 docs/tasks.md says what it takes and gives. The SQL sees its inputs and nothing else.
 """
 
 import json
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +17,7 @@ from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import identifier
 from ipfs_cluster_node.adapters.worker.builtin.sql_csv import quoted, unique
 from ipfs_cluster_node.adapters.worker.builtin.sql_infinity import INFINITY_METADATA
 from ipfs_cluster_node.adapters.worker.builtin.sql_inputs import SqlInputs
+from ipfs_cluster_node.adapters.worker.builtin.sql_parameters import check_named, sql_parameters
 from ipfs_cluster_node.adapters.worker.builtin.sql_values import (
     holds_hugeint,
     json_rows,
@@ -30,6 +35,8 @@ THREADS: Final = 2
 BATCH_ROWS: Final = 10_000
 END: Final = re.compile(r";\s*((--[^\n]*|/\*.*?\*/)\s*)*\Z", re.DOTALL)
 SQL_CHARS_MAX: Final = 256 * 1024
+TAKEN: Final = frozenset({"sql", "text_inputs"})
+"""Names in `parameters` that are no parameters of the statement."""
 RESULT_FILE_BYTES_MAX: Final = 4 * 2**30
 """Limit of the Parquet file, as its disk is shared with other tasks."""
 ROW_BYTES_MIN: Final = 5
@@ -42,10 +49,11 @@ DOCUMENT_BYTES: Final = 256
 
 @task_handler("data_processing")
 def data_processing(task: TaskContext) -> TaskResult:
-    """Run the payload's SQL over the inputs."""
+    """Run the payload's SQL over the inputs, or describe them."""
     import duckdb  # Takes 0.2 s, which other handlers are spared.
 
-    sql, text_inputs = _payload(task)
+    asked, text_inputs, parameters = _payload(task)
+    sql = asked or _description(list(task.inputs))
     connection = duckdb.connect(":memory:")
     inputs = SqlInputs(connection, task.scratch)
     inputs.names[str(task.scratch)] = "the worker's scratch directory"
@@ -56,8 +64,14 @@ def data_processing(task: TaskContext) -> TaskResult:
             raise TaskError(
                 Reason.SQL_FAILED, "one SELECT is allowed, and nothing else; send one statement"
             )
+        unused: list[str] = []
+        if asked:
+            check_named(statements[0].named_parameters, parameters)
+        else:
+            parameters, unused = {}, sorted(parameters)
         task.progress(0.1, "running")
-        return _run(connection, statements[0].query, task.scratch, inputs.documents)
+        stored = partial(_store, inputs=inputs.documents, unused=unused)
+        return _run(connection, statements[0].query, parameters, stored, task.scratch)
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise TaskError(
             Reason.SQL_FAILED,
@@ -70,9 +84,10 @@ def data_processing(task: TaskContext) -> TaskResult:
 handlers: Final = (data_processing,)
 
 
-def _payload(task: TaskContext) -> tuple[str, frozenset[str]]:
+def _payload(task: TaskContext) -> tuple[str | None, frozenset[str], dict[str, Any]]:
+    """The SQL, None if the inputs are to be described; the inputs that are all text, and the statement's parameters."""
     payload = task.json()
-    expected = 'the payload is {"sql": "SELECT …"}'
+    expected = 'the payload is {"sql": "SELECT …", "parameters": {…}}'
     if not isinstance(payload, dict):
         raise TaskError(Reason.TASK_INPUT_INVALID, expected)
     unknown = set(payload) - {"sql", "text_inputs", "input_cid", "parameters"}
@@ -80,8 +95,14 @@ def _payload(task: TaskContext) -> tuple[str, frozenset[str]]:
         raise TaskError(Reason.TASK_INPUT_INVALID, f"{expected}; {min(unknown)!r:.80} is not known")
     given = payload.get("parameters")
     parameters = payload | given if isinstance(given, dict) else payload
-    sql = payload.get("sql") or parameters.get("sql")
-    if not isinstance(sql, str) or not sql.strip() or len(sql) > SQL_CHARS_MAX:
+    sql = payload.get("sql", parameters.get("sql"))
+    if sql is None and not task.inputs:
+        raise TaskError(
+            Reason.TASK_INPUT_INVALID,
+            f"{expected}; without SQL there must be an input, which is described",
+        )
+    told = sql is None or (isinstance(sql, str) and sql.strip() and len(sql) <= SQL_CHARS_MAX)
+    if not told:
         raise TaskError(
             Reason.TASK_INPUT_INVALID, f"{expected} with at most {SQL_CHARS_MAX} characters"
         )
@@ -90,7 +111,15 @@ def _payload(task: TaskContext) -> tuple[str, frozenset[str]]:
         raise TaskError(
             Reason.TASK_INPUT_INVALID, '"text_inputs" is a list of names of the task\'s inputs'
         )
-    return sql, frozenset(map(str, texts))
+    return sql, frozenset(map(str, texts)), sql_parameters(task.payload, TAKEN)
+
+
+def _description(names: list[str]) -> str:
+    """The statement that describes inputs; of several, each row begins with its input's name."""
+    if len(names) == 1:
+        return f"FROM (SUMMARIZE {identifier(names[0])})"
+    rows = (f"(FROM (SUMMARIZE {identifier(n)}) SELECT {quoted(n)} AS input, *)" for n in names)
+    return " UNION ALL ".join(rows)
 
 
 def _unended(sql: str) -> str:
@@ -141,26 +170,38 @@ def _open(
     connection.execute("SET lock_configuration = true")
 
 
-def _run(connection: Any, query: str, scratch: Path, inputs: dict[str, Any]) -> TaskResult:
+def _run(
+    connection: Any,
+    query: str,
+    parameters: dict[str, Any],
+    stored: Callable[..., TaskResult],
+    scratch: Path,
+) -> TaskResult:
     import duckdb
 
     try:
-        relation = connection.sql(query)
+        relation = connection.sql(query, params=parameters)
     except duckdb.Error:
         # Gives the same error with its place in the query.
-        connection.execute(f"EXPLAIN\n{query}")
+        connection.execute(f"EXPLAIN\n{query}", parameters)
         raise
     try:
-        return _store(relation, scratch / "result.parquet", inputs)
+        return stored(relation, scratch / "result.parquet")
     except duckdb.ConversionException:
         if not any(holds_hugeint(kind) for kind in relation.types):
             raise
         # Perhaps integers of more than 38 digits: retry with those as text.
-        return _store(connection.sql(query), scratch / "wide.parquet", inputs, wide=True)
+        again = connection.sql(query, params=parameters)
+        return stored(again, scratch / "wide.parquet", wide=True)
 
 
 def _store(
-    relation: Any, target: Path, inputs: dict[str, Any], *, wide: bool = False
+    relation: Any,
+    target: Path,
+    *,
+    inputs: dict[str, Any],
+    unused: list[str],
+    wide: bool = False,
 ) -> TaskResult:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -208,6 +249,8 @@ def _store(
     if len(json.dumps(inputs)) * 2 > room:
         inputs = {name: given | {"columns": None} for name, given in inputs.items()}
     document: dict[str, Any] = {"columns": columns, "row_count": row_count, "inputs": inputs}
+    if unused:
+        document["unused_parameters"] = unused
     if shown is not None:
         table = pa.Table.from_batches(shown, schema=reader.schema)
         document["rows"] = _rows(table, kinds, room - len(json.dumps(document)))
