@@ -4,7 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ipfs_cluster_node.core.schemas import ROW_KEYS
-from ipfs_cluster_node.core.state_events import Bookmark, Deletions, Reset, Rows, StateEvent
+from ipfs_cluster_node.core.state_events import (
+    Bookmark,
+    Deletions,
+    Reset,
+    ResetCause,
+    Rows,
+    StateEvent,
+)
 
 RowKey = tuple[Any, ...]
 """The values of the columns that identify a row."""
@@ -42,8 +49,10 @@ class WatchedState:
                 of_key = self._tables.setdefault(table, {})
                 for each in keys:
                     of_key.pop(each, None)
-            case Reset():
+            case Reset(cause, _):
                 self._tables = {}
+                if cause is ResetCause.OTHER_CLUSTER:
+                    self.revision = 0
             case Bookmark(revision, resume_token, _):
                 if revision < self.revision:
                     raise ValueError(f"revision {revision} came after {self.revision}")

@@ -224,11 +224,21 @@ class StateChanges:
             age_ms,
         )
 
-    def batch(self, names: Collection[str], since: int) -> Batch:
-        """What changed in these tables after a revision, up to now; raises as `now`."""
+    def position_of(self, names: Collection[str]) -> Instant:
+        """Now, as a position from which these tables may be followed; raises as `now`."""
         instant = self.now()
         if "nodes" in names:
             self._note_figures(instant)
+        return instant
+
+    def resumed(self, names: Collection[str]) -> None:
+        """Somebody follows these tables from a position that was not taken here."""
+        if "nodes" in names:
+            self._figures = {}  # As they were there, they were perhaps between two ticks here.
+
+    def batch(self, names: Collection[str], since: int) -> Batch:
+        """What changed in these tables after a revision, up to now; raises as `now`."""
+        instant = self.position_of(names)
         found = {name: self._changed(instant, name, since) for name in names}
         tasks: list[TaskId] | None = []
         if "content" in names:
@@ -253,7 +263,10 @@ class StateChanges:
         )
 
     def _note_figures(self, instant: Instant) -> None:
-        """Note the nodes whose votes or counts of attempts have changed, at the latest now."""
+        """Note the nodes whose votes or counts of attempts differ from when this was last done.
+
+        Exact for whoever follows from an instant at which it was done.
+        """
         running = instant.state.tasks.running_count
         figures: dict[NodeId, tuple[bool, int]] = {}
         changed: set[Did] = set()
@@ -282,7 +295,7 @@ class StateChanges:
         """Whether a position is of this history; None if that is not known. `at` is now."""
         if position == at:
             return True
-        term = self._changes.term_of(position.revision)
-        if term is None and self._replica is not None:
-            term = self._replica.term_at(position.revision)
+        term = None if self._replica is None else self._replica.term_at(position.revision)
+        if term is None:
+            term = self._changes.term_of(position.revision)
         return None if term is None else term == position.term

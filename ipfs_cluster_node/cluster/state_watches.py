@@ -175,10 +175,6 @@ class _Watch:
         """
         if token.cluster != self._watches.cluster_digest():
             return ResetCause.OTHER_CLUSTER
-        if token.tables != self._digest:
-            return ResetCause.OTHER_TABLES
-        if self._rights is not None or not token.everything:
-            return ResetCause.RIGHTS_CHANGED
         loop = asyncio.get_running_loop()
         until = loop.time() + CATCH_UP_SECONDS
         while (now := self._changes.now()).position.revision < token.revision:
@@ -187,12 +183,17 @@ class _Watch:
             if loop.time() > until:
                 raise self._watches.not_caught_up()
             await asyncio.sleep(CATCH_UP_STEP_SECONDS)
+        if token.tables != self._digest:
+            return ResetCause.OTHER_TABLES
+        if self._rights is not None or not token.everything:
+            return ResetCause.RIGHTS_CHANGED
         position = Position(token.revision, token.term)
         of_here = self._changes.has_history(position, at=now.position)
         if of_here is False:
             return ResetCause.OTHER_CLUSTER
         if of_here is None or token.revision < self._changes.oldest(self._names):
             return ResetCause.COMPACTED
+        self._changes.resumed(self._names)
         self.position = position
         return None
 
@@ -203,7 +204,7 @@ class _Watch:
             until = loop.time() + SNAPSHOT_SECONDS_MAX
             self._rights = self._permissions.rights
             self._shown = {} if self._rights is None else {n: _Shown() for n in self._names}
-            instant = self._changes.now()
+            instant = self._changes.position_of(self._names)
             wholes = [instant.items(STATE_TABLES[each.name]) for each in self._tables]
             for watched, items in zip(self._tables, wholes, strict=True):
                 async for payload in self._encoded(watched, items):

@@ -36,9 +36,10 @@ class Changes:
         self._floors = dict.fromkeys(self._last, revision)
         self._new: deque[tuple[int, Touched]] = deque()
         self._new_keys = 0
-        self._terms: OrderedDict[int, int] = OrderedDict()
-        """By the first revision that was seen of each."""
+        self._terms: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        """By the first revision that was seen of each, with the last one seen before."""
         self._term = -1
+        self._seen = revision
 
     def note(self, revision: int, touched: Touched) -> None:
         """Note what changed; revisions must not shrink."""
@@ -66,15 +67,22 @@ class Changes:
 
     def note_term(self, revision: int, term: int) -> None:
         """Note the term of an entry; revisions must not shrink."""
+        before, self._seen = self._seen, revision
         if term != self._term:
-            self._term = self._terms[revision] = term
+            self._term = term
+            self._terms[revision] = term, before
             while len(self._terms) > TERMS_KEPT_MAX:
                 self._terms.popitem(last=False)
                 self._begins = max(self._begins, next(iter(self._terms)))
 
     def term_of(self, revision: int) -> int | None:
-        """The term of an entry since the beginning, None if it is not known."""
-        return next((t for first, t in reversed(self._terms.items()) if first <= revision), None)
+        """The term of an entry; None if it is not known."""
+        for first, (term, before) in reversed(self._terms.items()):
+            if first <= revision:
+                return term
+            if before < revision:
+                return None  # Of either: entries that change nothing of the state are not seen.
+        return None
 
     def floor(self, table: TableName) -> int:
         """The oldest revision since which all changes of a table are known."""

@@ -53,7 +53,8 @@ class StateDeltaServiceStub:
     with the same row key. At a `reset` it drops all rows of all tables. It does so at the next bookmark: what came after
     the last bookmark of a call that ended is discarded. So:
     - At each bookmark the reader's tables equal the state at its `revision`, of what the caller may read.
-    - Revisions only grow, within a call and from a call to those that resume it, at whichever master.
+    - Revisions only grow, within a call and from a call to those that resume it, at whichever master, except after a reset
+      because of `OTHER_CLUSTER`.
     - Rows come whole. Between two bookmarks a row that changed several times may come once, as it was last; one that was
       added and deleted again may not come at all. A row may come though it has not changed, and a deletion may name a
       row that the reader does not have.
@@ -92,7 +93,8 @@ class StateDeltaServiceAsyncStub(StateDeltaServiceStub):
     with the same row key. At a `reset` it drops all rows of all tables. It does so at the next bookmark: what came after
     the last bookmark of a call that ended is discarded. So:
     - At each bookmark the reader's tables equal the state at its `revision`, of what the caller may read.
-    - Revisions only grow, within a call and from a call to those that resume it, at whichever master.
+    - Revisions only grow, within a call and from a call to those that resume it, at whichever master, except after a reset
+      because of `OTHER_CLUSTER`.
     - Rows come whole. Between two bookmarks a row that changed several times may come once, as it was last; one that was
       added and deleted again may not come at all. A row may come though it has not changed, and a deletion may name a
       row that the reader does not have.
@@ -140,7 +142,8 @@ class StateDeltaServiceServicer(metaclass=_abc_1.ABCMeta):
         with the same row key. At a `reset` it drops all rows of all tables. It does so at the next bookmark: what came after
         the last bookmark of a call that ended is discarded. So:
         - At each bookmark the reader's tables equal the state at its `revision`, of what the caller may read.
-        - Revisions only grow, within a call and from a call to those that resume it, at whichever master.
+        - Revisions only grow, within a call and from a call to those that resume it, at whichever master, except after a reset
+          because of `OTHER_CLUSTER`.
         - Rows come whole. Between two bookmarks a row that changed several times may come once, as it was last; one that was
           added and deleted again may not come at all. A row may come though it has not changed, and a deletion may name a
           row that the reader does not have.

@@ -56,7 +56,9 @@ def test_a_term_is_that_of_the_entries_from_its_first_on() -> None:
     assert known.term_of(8) is None
     for revision, term in ((8, 1), (9, 1), (12, 3)):
         known.note_term(revision, term)
-    assert [known.term_of(at) for at in (7, 8, 10, 12, 99)] == [None, 1, 1, 3, 3]
+    assert [known.term_of(at) for at in (7, 8, 9, 12, 99)] == [None, 1, 1, 3, 3]
+    # The entry with which a term begins changes nothing, and is not seen.
+    assert [known.term_of(at) for at in (10, 11)] == [None, None]
 
 
 def test_a_position_before_the_first_term_that_is_remembered_is_compacted() -> None:

@@ -24,6 +24,7 @@ from scripts.lib.fault.links import (
     slowlink,
 )
 from scripts.lib.fault.processes import clock, kill, kill_all, stop
+from scripts.lib.fault.watch import watch
 
 SCENARIOS: Final = {
     "kill": kill,
@@ -45,12 +46,13 @@ SCENARIOS: Final = {
     "slowlink": slowlink,
     "members": members,
     "members-cut": members_cut,
+    "watch": watch,
     "control-stale-reads": control_stale_reads,
     "control-lying-disk": control_lying_disk,
 }
 NEED_NET: Final = frozenset(
     {"cut", "oneway", "partial", "loss", "delay", "duplicate", "slowlink", "members-cut"}
-    | {"control-stale-reads"}
+    | {"watch", "control-stale-reads"}
 )
 NEED_DISKS: Final = frozenset({"powerloss", "diskfull", "control-lying-disk"})
 NEED_STRACE: Final = frozenset({"diskerror", "slowdisk", "crashpoints"})
@@ -71,6 +73,7 @@ SECONDS_PER_FAULT: Final = {
     "partial": 12.0,
     "members": 6.0,
     "members-cut": 12.0,
+    "watch": 12.0,
 }
 """The longest that one fault takes with what follows it, also on a busy machine."""
 FAULTS_FIXED: Final = {"oneway": 4, "slowdisk": 4, "loss": 2}
