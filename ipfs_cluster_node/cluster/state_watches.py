@@ -347,7 +347,7 @@ class _Watch:
                 content = contents.get(cid)
                 if cid in shown.keys and content is not None:
                     item = FileItem(content, frozenset(), lambda _task_id: None)
-                    if not self._permissions.allows(item.args(caller)):
+                    if readable(item, caller, self._permissions.allows) is None:
                         shown.keys.discard(cid)
                         gone.append(cid)
         return gone

@@ -16,7 +16,7 @@ from ipfs_cluster_node.core.state_events import (
     ResetCause,
     StateEvent,
 )
-from ipfs_cluster_node.core.state_tables import STATE_TABLES
+from ipfs_cluster_node.core.state_tables import STATE_TABLES, Item, readable
 from scripts.lib.fault.readers import Digest, Tables, digest_of
 from tests.support.random_commands import RandomCommands
 from tests.support.virtual_time import virtual_time
@@ -33,6 +33,10 @@ HISTORIES = 6
 COMMANDS = 700
 
 
+def shown_to(rights: Rights, item: Item) -> Item | None:
+    return item if rights.rights is None else readable(item, CALLER, rights.allows)
+
+
 def tables_of(master: Master, rights: Rights) -> dict[str, Digest]:
     """The tables as they are now, of what a caller may read."""
     voters: frozenset[NodeId] = frozenset(map(node_id_of_voter, master.voters))
@@ -41,8 +45,9 @@ def tables_of(master: Master, rights: Rights) -> dict[str, Digest]:
             [
                 row
                 for item in table.items(master.machine.state, voters, None)
-                if item is not None and rights.allows(item.args(CALLER))
-                for row in item.rows()
+                if item is not None
+                if (shown := shown_to(rights, item)) is not None
+                for row in shown.rows()
             ]
         )
         for name, table in STATE_TABLES.items()

@@ -1,6 +1,6 @@
 """Masters that apply one log, each in its own time, and whose state is watched."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.codec.snapshot import encode_snapshot
 from ipfs_cluster_node.codec.state_watch import WatchReader, WatchWriter
 from ipfs_cluster_node.core import commands as c
+from ipfs_cluster_node.core.authorization import ItemArgs, alternatives
 from ipfs_cluster_node.core.commands import LogCommand
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, TaskId, VoterId
@@ -36,6 +37,7 @@ from ipfs_cluster_node.core.state_events import (
     StateEvent,
     WatchedTable,
 )
+from ipfs_cluster_node.core.ucan.commands import Command
 from tests.support.virtual_time import loop_clock
 
 CALLER = Did("did:key:caller")
@@ -50,8 +52,11 @@ class Rights:
     caller: Caller = field(default_factory=lambda: Caller(CALLER, CallerClass.CLIENT))
     delegation_cids: tuple[str, ...] = ()
 
-    def allows(self, args: Mapping[str, Any]) -> bool:
-        return self.allowed is None or bool(self.allowed(args))
+    def allows(self, args: ItemArgs) -> bool:
+        return self.allowed is None or any(map(self.allowed, alternatives(args)))
+
+    def allows_under(self, command: Command, item: ItemArgs) -> bool:
+        return self.allows(item)
 
     async def renew(self) -> None:
         """Nothing changes."""
