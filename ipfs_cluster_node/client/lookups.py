@@ -1,6 +1,7 @@
 """Finds the whole id for a name or a beginning; a whole id costs no call."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -190,11 +191,18 @@ class Lookups:
         if whole is not None and not named:
             return Named(whole)
         try:
-            candidates = [
-                *await self._nodes(text, timeout),
-                *await self._certified(text, timeout, "" if whole is None else whole),
-            ]
-            return chosen(names.NODE, text if whole is None else whole, candidates)
+            asked = text if whole is None else whole
+            nodes = await self._nodes(text, timeout)
+            try:
+                clients = await self._certified(text, timeout, "" if whole is None else whole)
+            except ClusterError as denied:
+                if denied.reason is not Reason.NOT_DELEGATED:
+                    raise
+                # Of a node what is asked for is judged then, by the command that it needs.
+                with suppress(ClusterError):
+                    return chosen(names.NODE, asked, nodes)
+                raise
+            return chosen(names.NODE, asked, [*nodes, *clients])
         except ClusterError as error:
             if whole is None or error.reason not in (Reason.NOT_DELEGATED, Reason.MEMBER_NOT_FOUND):
                 raise

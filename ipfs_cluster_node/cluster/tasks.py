@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 from ipfs_cluster_node.access.turns import current_turn
@@ -12,7 +12,7 @@ from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core.commands import CancelTask, SubmitTasks
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, TaskId
-from ipfs_cluster_node.core.model import Task, TaskSpec
+from ipfs_cluster_node.core.model import Principal, Task, TaskSpec
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import TableName, Touched
 from ipfs_cluster_node.core.task_details import TaskDetails, details_of
@@ -60,10 +60,10 @@ class Tasks:
         """Read one task."""
         return self._task(self._consensus.read_state(), task_id)
 
-    def details_of(self, task: Task) -> TaskDetails:
-        """What is said of a task beyond its record."""
+    def details_of(self, task: Task, may_list: Callable[[Principal], bool]) -> TaskDetails:
+        """What is said of a task beyond its record, to a caller that may list some nodes."""
         state = self._consensus.state()
-        return details_of(task, state.members, state.tasks)
+        return details_of(task, state.members, state.tasks, may_list)
 
     def names_of(self, task: Task) -> tuple[str, str]:
         """The names of a task's submitter and of its node, empty if it has none."""

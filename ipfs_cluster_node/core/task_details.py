@@ -1,12 +1,12 @@
 """What is said of one task beyond its record: names, its attempts, and what it waits for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.members import MemberTable
-from ipfs_cluster_node.core.model import Liveness, Task, TaskState
+from ipfs_cluster_node.core.model import Liveness, Principal, Task, TaskState
 from ipfs_cluster_node.core.tasks import TaskTable
 from ipfs_cluster_node.core.views import ListedAttempt, TaskWaiting
 
@@ -24,13 +24,19 @@ class TaskDetails:
     waiting: TaskWaiting | None
 
 
-def details_of(task: Task, members: MemberTable, tasks: TaskTable) -> TaskDetails:
-    """The details of a task."""
+def details_of(
+    task: Task,
+    members: MemberTable,
+    tasks: TaskTable,
+    may_list: Callable[[Principal], bool] = lambda _node: True,
+) -> TaskDetails:
+    """The details of a task, for a caller that may list some of the nodes."""
+    waits = task.state is TaskState.PENDING
     return TaskDetails(
         submitter_name=members.name_of(task.submitter),
         node_name=members.node_name(task.node_id),
         attempts=tuple(_attempts(task, members)),
-        waiting=waiting_of(task, members, tasks) if task.state is TaskState.PENDING else None,
+        waiting=waiting_of(task, members, tasks, may_list) if waits else None,
     )
 
 
@@ -66,7 +72,9 @@ def _attempts(task: Task, members: MemberTable) -> Iterator[ListedAttempt]:
     )
 
 
-def waiting_of(task: Task, members: MemberTable, tasks: TaskTable) -> TaskWaiting:
+def waiting_of(
+    task: Task, members: MemberTable, tasks: TaskTable, may_list: Callable[[Principal], bool]
+) -> TaskWaiting:
     """What a pending task waits for."""
     task_type = task.spec.task_type
     workers = [
@@ -75,7 +83,12 @@ def waiting_of(task: Task, members: MemberTable, tasks: TaskTable) -> TaskWaitin
         if node.liveness is Liveness.ALIVE and node.slot_count and task_type in node.task_types
     ]
     if not workers:
-        return TaskWaiting(live_task_types=tuple(sorted(members.task_types(alive=True))))
+        able = [n for n in members.nodes() if n.liveness is Liveness.ALIVE and n.task_types]
+        listed = list(filter(may_list, able))
+        return TaskWaiting(
+            live_task_types=tuple(sorted({each for node in listed for each in node.task_types})),
+            has_unlisted_workers=len(listed) < len(able),
+        )
     competing = frozenset(each for node in workers for each in node.task_types)
     ahead, count = tasks.ahead_of(task, competing, COUNTED_MAX)
     return TaskWaiting(
@@ -92,6 +105,8 @@ def waiting_words(task_type: str, waiting: TaskWaiting) -> str:
     if not waiting.worker_count:
         others = ", ".join(waiting.live_task_types)
         alive = f"those that are alive run {others}" if others else "none is alive"
+        if waiting.has_unlisted_workers:
+            alive = f"{alive}, besides those you may not list" if others else "you may list none"
         return f"no live worker runs {task_type}: {alive}; start one"
     slots = f"{_counted(waiting.slot_count, 'slot')} of {_counted(waiting.worker_count, 'worker')}"
     if waiting.position is None:

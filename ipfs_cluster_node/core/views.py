@@ -394,6 +394,8 @@ class TaskWaiting:
     """These tasks, this one included."""
     live_task_types: tuple[str, ...] = ()
     """What live workers handle instead; without such a worker only."""
+    has_unlisted_workers: bool = False
+    """Whether others are alive that the caller may not list; without such a worker only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from ipfs_cluster_node.codec.tasks import (
     task_to_proto,
 )
 from ipfs_cluster_node.codec.views import details_to_proto
-from ipfs_cluster_node.core.authorization import task_args
+from ipfs_cluster_node.core.authorization import MEMBER_LIST, member_args, task_args
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX, Task, TaskSpec
@@ -62,7 +62,11 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         """Read one task."""
         task = self._tasks.get_task(task_id_of(request.task_id))
         message = task_to_proto(task, progress=self._tasks.progress.get(task.task_id))
-        details_to_proto(message, task, self._tasks.details_of(task))
+        permissions = current_permissions()
+        details = self._tasks.details_of(
+            task, lambda node: permissions.allows_under(MEMBER_LIST, member_args(node))
+        )
+        details_to_proto(message, task, details)
         return pb.GetTaskResponse(task=message)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:

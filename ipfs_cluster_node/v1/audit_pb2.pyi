@@ -245,7 +245,7 @@ class AuditRecord(_message.Message):
     outcome: Global___AuditOutcome.ValueType
     """The outcome."""
     reason: _builtins.str
-    """If it was not allowed: a name of `ErrorReason`, and the message."""
+    """If it was not allowed: the reason as `ErrorInfo.reason` spells it, such as `NOT_DELEGATED`, a colon, and the message."""
     caller_name: _builtins.str
     """The caller's name in the cluster then. Unset if it was not known."""
     object_kind: Global___AuditObjectKind.ValueType

@@ -28,7 +28,7 @@ from ipfs_cluster_node.v1 import errors_pb2 as ipfs__cluster__node_dot_v1_dot_er
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ipfs_cluster_node/v1/task_dispatch.proto\x12\x14ipfs_cluster_node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!ipfs_cluster_node/v1/errors.proto\x1a\"ipfs_cluster_node/v1/options.proto\"\xc6\x02\n\x08TaskSpec\x12\x11\n\ttask_type\x18\x01 \x01(\t\x12\x14\n\x07payload\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12/\n\x06inputs\x18\x04 \x03(\x0b\x32\x1f.ipfs_cluster_node.v1.TaskInput\x12\x32\n\x0f\x61ttempt_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x11\x61ttempt_count_max\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x11\n\tnamespace\x18\x08 \x01(\t\x12/\n\x0ctask_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\n\n\x08_payloadB\x14\n\x12_attempt_count_max\"X\n\tTaskInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\x12\x30\n\x06\x66ormat\x18\x03 \x01(\x0e\x32 .ipfs_cluster_node.v1.FileFormat\"w\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.ipfs_cluster_node.v1.TaskSpec\x12\x30\n\x06status\x18\x03 \x01(\x0b\x32 .ipfs_cluster_node.v1.TaskStatus\"\xcf\x05\n\nTaskStatus\x12.\n\x05state\x18\x01 \x01(\x0e\x32\x1f.ipfs_cluster_node.v1.TaskState\x12\x15\n\rsubmitter_did\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12/\n\x0bsubmit_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61ssign_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06result\x18\x08 \x01(\x0b\x32 .ipfs_cluster_node.v1.TaskResult\x12\x32\n\x07\x66\x61ilure\x18\t \x01(\x0b\x32!.ipfs_cluster_node.v1.TaskFailure\x12\x1c\n\x14\x66\x61iled_attempt_count\x18\n \x01(\x05\x12\x1a\n\x12lost_attempt_count\x18\x0b \x01(\x05\x12\x1b\n\x0eprogress_ratio\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rprogress_note\x18\r \x01(\t\x12\x1f\n\x12payload_size_bytes\x18\x0e \x01(\x03H\x01\x88\x01\x01\x12\x16\n\x0esubmitter_name\x18\x0f \x01(\t\x12\x11\n\tnode_name\x18\x10 \x01(\t\x12\x12\n\nrequest_id\x18\x11 \x01(\t\x12\x33\n\x08\x61ttempts\x18\x12 \x03(\x0b\x32!.ipfs_cluster_node.v1.TaskAttempt\x12\x32\n\x07waiting\x18\x13 \x01(\x0b\x32!.ipfs_cluster_node.v1.TaskWaitingB\x11\n\x0f_progress_ratioB\x15\n\x13_payload_size_bytes\"\xe5\x01\n\x0bTaskAttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x11\n\tnode_name\x18\x03 \x01(\t\x12/\n\x0b\x61ssign_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06reason\x18\x06 \x01(\x0e\x32!.ipfs_cluster_node.v1.ErrorReason\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xa3\x01\n\x0bTaskWaiting\x12\x14\n\x0cworker_count\x18\x01 \x01(\x05\x12\x12\n\nslot_count\x18\x02 \x01(\x05\x12\x16\n\x0e\x61ssigned_count\x18\x03 \x01(\x05\x12\x15\n\x08position\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rpending_count\x18\x05 \x01(\x03\x12\x17\n\x0flive_task_types\x18\x06 \x03(\tB\x0b\n\t_position\"_\n\nTaskResult\x12\x11\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x0b\n\x03\x63id\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x42\x07\n\x05_data\"{\n\x0bTaskFailure\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.ipfs_cluster_node.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x18\n\x0boutput_tail\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_output_tail\"U\n\x11SubmitTaskRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.ipfs_cluster_node.v1.TaskSpec\"%\n\x12SubmitTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"W\n\x12SubmitTasksRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x05specs\x18\x02 \x03(\x0b\x32\x1e.ipfs_cluster_node.v1.TaskSpec\"\'\n\x13SubmitTasksResponse\x12\x10\n\x08task_ids\x18\x01 \x03(\t\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\";\n\x0fGetTaskResponse\x12(\n\x04task\x18\x01 \x01(\x0b\x32\x1a.ipfs_cluster_node.v1.Task\"\xb0\x01\n\x10ListTasksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12/\n\x06states\x18\x03 \x03(\x0e\x32\x1f.ipfs_cluster_node.v1.TaskState\x12\x11\n\ttask_type\x18\x04 \x01(\t\x12\x16\n\x0etask_id_prefix\x18\x05 \x01(\t\x12\x19\n\x11namespace_pattern\x18\x06 \x01(\t\"W\n\x11ListTasksResponse\x12)\n\x05tasks\x18\x01 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x11WatchTasksRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\t\"?\n\x12WatchTasksResponse\x12)\n\x05tasks\x18\x01 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Task\"8\n\x11\x43\x61ncelTaskRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\"\x14\n\x12\x43\x61ncelTaskResponse*\xa2\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATE_PENDING\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x03\x12\x15\n\x11TASK_STATE_FAILED\x10\x04\x12\x18\n\x14TASK_STATE_CANCELLED\x10\x05*n\n\nFileFormat\x12\x1b\n\x17\x46ILE_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILE_FORMAT_CSV\x10\x01\x12\x17\n\x13\x46ILE_FORMAT_PARQUET\x10\x02\x12\x15\n\x11\x46ILE_FORMAT_ARROW\x10\x03\x32\xe0\x05\n\x13TaskDispatchService\x12x\n\nSubmitTask\x12\'.ipfs_cluster_node.v1.SubmitTaskRequest\x1a(.ipfs_cluster_node.v1.SubmitTaskResponse\"\x17\xba\x90#\x13\n\x01\x02\x12\x0c/task/submit(\x01\x12{\n\x0bSubmitTasks\x12(.ipfs_cluster_node.v1.SubmitTasksRequest\x1a).ipfs_cluster_node.v1.SubmitTasksResponse\"\x17\xba\x90#\x13\n\x01\x02\x12\x0c/task/submit(\x01\x12k\n\x07GetTask\x12$.ipfs_cluster_node.v1.GetTaskRequest\x1a%.ipfs_cluster_node.v1.GetTaskResponse\"\x13\xba\x90#\x0f\n\x01\x02\x12\n/task/read\x12s\n\tListTasks\x12&.ipfs_cluster_node.v1.ListTasksRequest\x1a\'.ipfs_cluster_node.v1.ListTasksResponse\"\x15\xba\x90#\x11\n\x01\x02\x12\n/task/read \x01\x12v\n\nWatchTasks\x12\'.ipfs_cluster_node.v1.WatchTasksRequest\x1a(.ipfs_cluster_node.v1.WatchTasksResponse\"\x13\xba\x90#\x0f\n\x01\x02\x12\n/task/read0\x01\x12x\n\nCancelTask\x12\'.ipfs_cluster_node.v1.CancelTaskRequest\x1a(.ipfs_cluster_node.v1.CancelTaskResponse\"\x17\xba\x90#\x13\n\x01\x02\x12\x0c/task/cancel(\x01\x42z\n\x18\x61lt.ipfs_cluster_node.v1B\x11TaskDispatchProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ipfs_cluster_node/v1/task_dispatch.proto\x12\x14ipfs_cluster_node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!ipfs_cluster_node/v1/errors.proto\x1a\"ipfs_cluster_node/v1/options.proto\"\xc6\x02\n\x08TaskSpec\x12\x11\n\ttask_type\x18\x01 \x01(\t\x12\x14\n\x07payload\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12/\n\x06inputs\x18\x04 \x03(\x0b\x32\x1f.ipfs_cluster_node.v1.TaskInput\x12\x32\n\x0f\x61ttempt_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x11\x61ttempt_count_max\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x11\n\tnamespace\x18\x08 \x01(\t\x12/\n\x0ctask_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\n\n\x08_payloadB\x14\n\x12_attempt_count_max\"X\n\tTaskInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\x12\x30\n\x06\x66ormat\x18\x03 \x01(\x0e\x32 .ipfs_cluster_node.v1.FileFormat\"w\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.ipfs_cluster_node.v1.TaskSpec\x12\x30\n\x06status\x18\x03 \x01(\x0b\x32 .ipfs_cluster_node.v1.TaskStatus\"\xcf\x05\n\nTaskStatus\x12.\n\x05state\x18\x01 \x01(\x0e\x32\x1f.ipfs_cluster_node.v1.TaskState\x12\x15\n\rsubmitter_did\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12/\n\x0bsubmit_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61ssign_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06result\x18\x08 \x01(\x0b\x32 .ipfs_cluster_node.v1.TaskResult\x12\x32\n\x07\x66\x61ilure\x18\t \x01(\x0b\x32!.ipfs_cluster_node.v1.TaskFailure\x12\x1c\n\x14\x66\x61iled_attempt_count\x18\n \x01(\x05\x12\x1a\n\x12lost_attempt_count\x18\x0b \x01(\x05\x12\x1b\n\x0eprogress_ratio\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rprogress_note\x18\r \x01(\t\x12\x1f\n\x12payload_size_bytes\x18\x0e \x01(\x03H\x01\x88\x01\x01\x12\x16\n\x0esubmitter_name\x18\x0f \x01(\t\x12\x11\n\tnode_name\x18\x10 \x01(\t\x12\x12\n\nrequest_id\x18\x11 \x01(\t\x12\x33\n\x08\x61ttempts\x18\x12 \x03(\x0b\x32!.ipfs_cluster_node.v1.TaskAttempt\x12\x32\n\x07waiting\x18\x13 \x01(\x0b\x32!.ipfs_cluster_node.v1.TaskWaitingB\x11\n\x0f_progress_ratioB\x15\n\x13_payload_size_bytes\"\xe5\x01\n\x0bTaskAttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x11\n\tnode_name\x18\x03 \x01(\t\x12/\n\x0b\x61ssign_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06reason\x18\x06 \x01(\x0e\x32!.ipfs_cluster_node.v1.ErrorReason\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xc1\x01\n\x0bTaskWaiting\x12\x14\n\x0cworker_count\x18\x01 \x01(\x05\x12\x12\n\nslot_count\x18\x02 \x01(\x05\x12\x16\n\x0e\x61ssigned_count\x18\x03 \x01(\x05\x12\x15\n\x08position\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rpending_count\x18\x05 \x01(\x03\x12\x17\n\x0flive_task_types\x18\x06 \x03(\t\x12\x1c\n\x14has_unlisted_workers\x18\x07 \x01(\x08\x42\x0b\n\t_position\"_\n\nTaskResult\x12\x11\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x0b\n\x03\x63id\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x42\x07\n\x05_data\"{\n\x0bTaskFailure\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.ipfs_cluster_node.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x18\n\x0boutput_tail\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_output_tail\"U\n\x11SubmitTaskRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.ipfs_cluster_node.v1.TaskSpec\"%\n\x12SubmitTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"W\n\x12SubmitTasksRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x05specs\x18\x02 \x03(\x0b\x32\x1e.ipfs_cluster_node.v1.TaskSpec\"\'\n\x13SubmitTasksResponse\x12\x10\n\x08task_ids\x18\x01 \x03(\t\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\";\n\x0fGetTaskResponse\x12(\n\x04task\x18\x01 \x01(\x0b\x32\x1a.ipfs_cluster_node.v1.Task\"\xb0\x01\n\x10ListTasksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12/\n\x06states\x18\x03 \x03(\x0e\x32\x1f.ipfs_cluster_node.v1.TaskState\x12\x11\n\ttask_type\x18\x04 \x01(\t\x12\x16\n\x0etask_id_prefix\x18\x05 \x01(\t\x12\x19\n\x11namespace_pattern\x18\x06 \x01(\t\"W\n\x11ListTasksResponse\x12)\n\x05tasks\x18\x01 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x11WatchTasksRequest\x12\x10\n\x08task_ids\x18\x01 \x03(\t\"?\n\x12WatchTasksResponse\x12)\n\x05tasks\x18\x01 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Task\"8\n\x11\x43\x61ncelTaskRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\"\x14\n\x12\x43\x61ncelTaskResponse*\xa2\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TASK_STATE_PENDING\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x03\x12\x15\n\x11TASK_STATE_FAILED\x10\x04\x12\x18\n\x14TASK_STATE_CANCELLED\x10\x05*n\n\nFileFormat\x12\x1b\n\x17\x46ILE_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILE_FORMAT_CSV\x10\x01\x12\x17\n\x13\x46ILE_FORMAT_PARQUET\x10\x02\x12\x15\n\x11\x46ILE_FORMAT_ARROW\x10\x03\x32\xe0\x05\n\x13TaskDispatchService\x12x\n\nSubmitTask\x12\'.ipfs_cluster_node.v1.SubmitTaskRequest\x1a(.ipfs_cluster_node.v1.SubmitTaskResponse\"\x17\xba\x90#\x13\n\x01\x02\x12\x0c/task/submit(\x01\x12{\n\x0bSubmitTasks\x12(.ipfs_cluster_node.v1.SubmitTasksRequest\x1a).ipfs_cluster_node.v1.SubmitTasksResponse\"\x17\xba\x90#\x13\n\x01\x02\x12\x0c/task/submit(\x01\x12k\n\x07GetTask\x12$.ipfs_cluster_node.v1.GetTaskRequest\x1a%.ipfs_cluster_node.v1.GetTaskResponse\"\x13\xba\x90#\x0f\n\x01\x02\x12\n/task/read\x12s\n\tListTasks\x12&.ipfs_cluster_node.v1.ListTasksRequest\x1a\'.ipfs_cluster_node.v1.ListTasksResponse\"\x15\xba\x90#\x11\n\x01\x02\x12\n/task/read \x01\x12v\n\nWatchTasks\x12\'.ipfs_cluster_node.v1.WatchTasksRequest\x1a(.ipfs_cluster_node.v1.WatchTasksResponse\"\x13\xba\x90#\x0f\n\x01\x02\x12\n/task/read0\x01\x12x\n\nCancelTask\x12\'.ipfs_cluster_node.v1.CancelTaskRequest\x1a(.ipfs_cluster_node.v1.CancelTaskResponse\"\x17\xba\x90#\x13\n\x01\x02\x12\x0c/task/cancel(\x01\x42z\n\x18\x61lt.ipfs_cluster_node.v1B\x11TaskDispatchProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,10 +48,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKDISPATCHSERVICE'].methods_by_name['WatchTasks']._serialized_options = b'\272\220#\017\n\001\002\022\n/task/read'
   _globals['_TASKDISPATCHSERVICE'].methods_by_name['CancelTask']._loaded_options = None
   _globals['_TASKDISPATCHSERVICE'].methods_by_name['CancelTask']._serialized_options = b'\272\220#\023\n\001\002\022\014/task/cancel(\001'
-  _globals['_TASKSTATE']._serialized_start=2889
-  _globals['_TASKSTATE']._serialized_end=3051
-  _globals['_FILEFORMAT']._serialized_start=3053
-  _globals['_FILEFORMAT']._serialized_end=3163
+  _globals['_TASKSTATE']._serialized_start=2919
+  _globals['_TASKSTATE']._serialized_end=3081
+  _globals['_FILEFORMAT']._serialized_start=3083
+  _globals['_FILEFORMAT']._serialized_end=3193
   _globals['_TASKSPEC']._serialized_start=203
   _globals['_TASKSPEC']._serialized_end=529
   _globals['_TASKINPUT']._serialized_start=531
@@ -63,35 +63,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKATTEMPT']._serialized_start=1465
   _globals['_TASKATTEMPT']._serialized_end=1694
   _globals['_TASKWAITING']._serialized_start=1697
-  _globals['_TASKWAITING']._serialized_end=1860
-  _globals['_TASKRESULT']._serialized_start=1862
-  _globals['_TASKRESULT']._serialized_end=1957
-  _globals['_TASKFAILURE']._serialized_start=1959
-  _globals['_TASKFAILURE']._serialized_end=2082
-  _globals['_SUBMITTASKREQUEST']._serialized_start=2084
-  _globals['_SUBMITTASKREQUEST']._serialized_end=2169
-  _globals['_SUBMITTASKRESPONSE']._serialized_start=2171
-  _globals['_SUBMITTASKRESPONSE']._serialized_end=2208
-  _globals['_SUBMITTASKSREQUEST']._serialized_start=2210
-  _globals['_SUBMITTASKSREQUEST']._serialized_end=2297
-  _globals['_SUBMITTASKSRESPONSE']._serialized_start=2299
-  _globals['_SUBMITTASKSRESPONSE']._serialized_end=2338
-  _globals['_GETTASKREQUEST']._serialized_start=2340
-  _globals['_GETTASKREQUEST']._serialized_end=2373
-  _globals['_GETTASKRESPONSE']._serialized_start=2375
-  _globals['_GETTASKRESPONSE']._serialized_end=2434
-  _globals['_LISTTASKSREQUEST']._serialized_start=2437
-  _globals['_LISTTASKSREQUEST']._serialized_end=2613
-  _globals['_LISTTASKSRESPONSE']._serialized_start=2615
-  _globals['_LISTTASKSRESPONSE']._serialized_end=2702
-  _globals['_WATCHTASKSREQUEST']._serialized_start=2704
-  _globals['_WATCHTASKSREQUEST']._serialized_end=2741
-  _globals['_WATCHTASKSRESPONSE']._serialized_start=2743
-  _globals['_WATCHTASKSRESPONSE']._serialized_end=2806
-  _globals['_CANCELTASKREQUEST']._serialized_start=2808
-  _globals['_CANCELTASKREQUEST']._serialized_end=2864
-  _globals['_CANCELTASKRESPONSE']._serialized_start=2866
-  _globals['_CANCELTASKRESPONSE']._serialized_end=2886
-  _globals['_TASKDISPATCHSERVICE']._serialized_start=3166
-  _globals['_TASKDISPATCHSERVICE']._serialized_end=3902
+  _globals['_TASKWAITING']._serialized_end=1890
+  _globals['_TASKRESULT']._serialized_start=1892
+  _globals['_TASKRESULT']._serialized_end=1987
+  _globals['_TASKFAILURE']._serialized_start=1989
+  _globals['_TASKFAILURE']._serialized_end=2112
+  _globals['_SUBMITTASKREQUEST']._serialized_start=2114
+  _globals['_SUBMITTASKREQUEST']._serialized_end=2199
+  _globals['_SUBMITTASKRESPONSE']._serialized_start=2201
+  _globals['_SUBMITTASKRESPONSE']._serialized_end=2238
+  _globals['_SUBMITTASKSREQUEST']._serialized_start=2240
+  _globals['_SUBMITTASKSREQUEST']._serialized_end=2327
+  _globals['_SUBMITTASKSRESPONSE']._serialized_start=2329
+  _globals['_SUBMITTASKSRESPONSE']._serialized_end=2368
+  _globals['_GETTASKREQUEST']._serialized_start=2370
+  _globals['_GETTASKREQUEST']._serialized_end=2403
+  _globals['_GETTASKRESPONSE']._serialized_start=2405
+  _globals['_GETTASKRESPONSE']._serialized_end=2464
+  _globals['_LISTTASKSREQUEST']._serialized_start=2467
+  _globals['_LISTTASKSREQUEST']._serialized_end=2643
+  _globals['_LISTTASKSRESPONSE']._serialized_start=2645
+  _globals['_LISTTASKSRESPONSE']._serialized_end=2732
+  _globals['_WATCHTASKSREQUEST']._serialized_start=2734
+  _globals['_WATCHTASKSREQUEST']._serialized_end=2771
+  _globals['_WATCHTASKSRESPONSE']._serialized_start=2773
+  _globals['_WATCHTASKSRESPONSE']._serialized_end=2836
+  _globals['_CANCELTASKREQUEST']._serialized_start=2838
+  _globals['_CANCELTASKREQUEST']._serialized_end=2894
+  _globals['_CANCELTASKRESPONSE']._serialized_start=2896
+  _globals['_CANCELTASKRESPONSE']._serialized_end=2916
+  _globals['_TASKDISPATCHSERVICE']._serialized_start=3196
+  _globals['_TASKDISPATCHSERVICE']._serialized_end=3932
 # @@protoc_insertion_point(module_scope)

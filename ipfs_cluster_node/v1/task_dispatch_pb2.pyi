@@ -405,6 +405,7 @@ class TaskWaiting(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     PENDING_COUNT_FIELD_NUMBER: _builtins.int
     LIVE_TASK_TYPES_FIELD_NUMBER: _builtins.int
+    HAS_UNLISTED_WORKERS_FIELD_NUMBER: _builtins.int
     worker_count: _builtins.int
     """Live workers that have slots and a handler for its type. 0: it waits until there is one."""
     slot_count: _builtins.int
@@ -417,9 +418,11 @@ class TaskWaiting(_message.Message):
     """
     pending_count: _builtins.int
     """These pending tasks, this one included."""
+    has_unlisted_workers: _builtins.bool
+    """Whether there are live workers that the caller may not list. Only if `worker_count` is 0."""
     @_builtins.property
     def live_task_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The types that live workers handle, sorted. Only if `worker_count` is 0."""
+        """The types that live workers handle, sorted, of those that the caller may list. Only if `worker_count` is 0."""
 
     def __init__(
         self,
@@ -430,10 +433,11 @@ class TaskWaiting(_message.Message):
         position: _builtins.int | None = ...,
         pending_count: _builtins.int = ...,
         live_task_types: _abc.Iterable[_builtins.str] | None = ...,
+        has_unlisted_workers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "assigned_count", b"assigned_count", "live_task_types", b"live_task_types", "pending_count", b"pending_count", "position", b"position", "slot_count", b"slot_count", "worker_count", b"worker_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "assigned_count", b"assigned_count", "has_unlisted_workers", b"has_unlisted_workers", "live_task_types", b"live_task_types", "pending_count", b"pending_count", "position", b"position", "slot_count", b"slot_count", "worker_count", b"worker_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
     _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015

@@ -29,7 +29,8 @@ HOUR = timedelta(hours=1)
 class Answering(Connection):
     """A cluster of a few rows, in which every other operation succeeds."""
 
-    def __init__(self, *, denied: bool = False) -> None:
+    def __init__(self, *, denied: str = "") -> None:
+        """Deny lists whose request's name begins with this."""
         super().__init__([("127.0.0.1:1", None)], None)
         self.asked: list[Message] = []
         self.denied = denied
@@ -37,7 +38,7 @@ class Answering(Connection):
     async def unary(self, request: Any, **_: Any) -> Any:
         """Answer a list by its prefix."""
         self.asked.append(request)
-        if self.denied and type(request).__name__.startswith("List"):
+        if self.denied and type(request).__name__.startswith(self.denied):
             raise ClusterError(Reason.NOT_DELEGATED, "nothing covers it")
         match request:
             case tasks.ListTasksRequest():
@@ -188,7 +189,7 @@ async def test_a_lookup_that_is_denied_says_to_give_the_whole_id(
     operation: Callable[[Client, str], Any],
 ) -> None:
     with pytest.raises(ClusterError, match="give the whole id") as refused:
-        await operation(_client(Answering(denied=True)), "aaaaa")
+        await operation(_client(Answering(denied="List")), "aaaaa")
     assert refused.value.reason is Reason.NOT_DELEGATED
 
 
@@ -208,3 +209,14 @@ def _client(connection: Connection) -> Client:
     client = Client(connection)
     client._learn_at = float("inf")  # It would add a call.
     return client
+
+
+@pytest.mark.asyncio
+async def test_a_node_is_known_without_the_certificates_that_only_clients_need() -> None:
+    """Its removal is then judged, and a denial names the command that it needs."""
+    connection = Answering(denied="ListCertificates")
+    client = Client(connection)
+    assert (await client.lookups.member("w1")).id == W1
+    with pytest.raises(ClusterError, match="you may not do") as denied:
+        await client.lookups.member("alice")
+    assert denied.value.reason is Reason.NOT_DELEGATED

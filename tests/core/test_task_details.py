@@ -155,6 +155,32 @@ def test_a_pending_task_says_that_no_live_worker_has_its_type(world: World) -> N
     )
 
 
+def test_workers_that_a_caller_may_not_list_are_not_told_of(world: World) -> None:
+    submit(world, "t", task_type="other")
+    for node_id, task_types in ((WORKER, ("a",)), (OTHER, ("b",))):
+        node = c.RegisterNode(
+            node_id=node_id, endpoints=(), task_types=task_types, slot_count=2, version="1"
+        )
+        world.do(node)
+    world.do(c.SetLiveness(alive=(WORKER, OTHER)))
+
+    def told(*listed: str) -> TaskWaiting:
+        task, members = world.task("t"), world.state.members
+        found = details_of(task, members, world.state.tasks, lambda node: node.node_id in listed)
+        assert found.waiting is not None
+        return found.waiting
+
+    assert told(OTHER) == TaskWaiting(live_task_types=("b",), has_unlisted_workers=True)
+    assert told() == TaskWaiting(has_unlisted_workers=True)
+    assert waiting_words("other", told()) == (
+        "no live worker runs other: you may list none; start one"
+    )
+    assert waiting_words("other", told(OTHER)) == (
+        "no live worker runs other: those that are alive run b, besides those you may not list; "
+        "start one"
+    )
+
+
 def test_a_pending_task_says_its_place_among_those_that_its_workers_run(world: World) -> None:
     node = c.RegisterNode(
         node_id=WORKER, endpoints=(), task_types=("echo", "sum"), slot_count=3, version="1"
