@@ -156,7 +156,7 @@ def test_a_pending_task_says_that_no_live_worker_has_its_type(world: World) -> N
 
 
 def test_workers_that_a_caller_may_not_list_are_not_told_of(world: World) -> None:
-    submit(world, "t", task_type="other")
+    submit(world, "t")
     for node_id, task_types in ((WORKER, ("a",)), (OTHER, ("b",))):
         node = c.RegisterNode(
             node_id=node_id, endpoints=(), task_types=task_types, slot_count=2, version="1"
@@ -172,11 +172,11 @@ def test_workers_that_a_caller_may_not_list_are_not_told_of(world: World) -> Non
 
     assert told(OTHER) == TaskWaiting(live_task_types=("b",), has_unlisted_workers=True)
     assert told() == TaskWaiting(has_unlisted_workers=True)
-    assert waiting_words("other", told()) == (
-        "no live worker runs other: you may list none; start one"
+    assert waiting_words("echo", told()) == (
+        "no live worker runs echo: you may list none; start one"
     )
-    assert waiting_words("other", told(OTHER)) == (
-        "no live worker runs other: those that are alive run b, besides those you may not list; "
+    assert waiting_words("echo", told(OTHER)) == (
+        "no live worker runs echo: those that are alive run b, besides those you may not list; "
         "start one"
     )
 
