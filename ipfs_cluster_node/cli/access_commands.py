@@ -1,7 +1,9 @@
 """`token` and `auth`: join tokens, delegations and permissions."""
 
+import json
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,11 +32,14 @@ from ipfs_cluster_node.cli.output import (
     run_client,
     say,
     text_of,
+    verbose,
 )
 from ipfs_cluster_node.core.authorization import GRANTS, grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.names import DELEGATION, JOIN_TOKEN
+from ipfs_cluster_node.core.printable import printable
+from ipfs_cluster_node.core.ucan.commands import Command
 
 JOIN_TOKEN_DOTS = 3
 """In `cj1.<pin>.<id>.<secret>`."""
@@ -265,13 +270,60 @@ def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json:
 @wide_option
 @client_command
 def whoami(profile: str | None, *, wide: bool, as_json: bool) -> None:
-    """Show your identity in the cluster, and what is delegated to you."""
+    """Say who you are in the cluster, and what you may do; with -v by which delegations."""
+    from ipfs_cluster_node.cli.rights_text import rights_lines
+
     answer = run_client(profile, lambda client: client.get_caller())
     if as_json:
         print_json(json_document(answer))
         return
-    say(f"{answer.did} {answer.caller_class} {answer.name}".rstrip())
-    _print_delegations(answer.delegations, as_json, wide=wide)
+    say(*rights_lines(answer))
+    if verbose() or wide:
+        _print_delegations(answer.delegations, as_json, wide=wide)
+
+
+@auth.command("narrow")
+@click.argument("member", metavar="CLIENT", shell_complete=completed_members)
+@click.option("--namespace", default="", help="To this namespace; 'team-a/*' is all below team-a.")
+@click.option(
+    "--command", "commands", multiple=True, help="Only this command, such as /task. [default: all]"
+)
+@click.option(
+    "--where", multiple=True, metavar="NAME=VALUE", help="To calls with this argument, besides."
+)
+@click.option(
+    "--ttl", type=DURATION, default="90d", show_default=True, help="How long it is valid."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@client_command
+def narrow(
+    profile: str | None,
+    *,
+    member: str,
+    namespace: str,
+    commands: tuple[str, ...],
+    where: tuple[str, ...],
+    ttl: timedelta,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Limit what CLIENT may do on tasks and files to a namespace, or to other arguments.
+
+    It keeps each command that its grant brought, within the limit, for as long as --ttl says; what
+    is not narrowed is renewed with its certificate as before. This can't be undone: only a new
+    delegation gives more again.
+    """
+    from ipfs_cluster_node.cli.narrowing import Narrowing
+
+    narrowing = Narrowing(profile, member, namespace, commands, where, ttl)
+    named, wide = run_client(profile, narrowing.find)
+    if not yes:
+        listed = ", ".join(each.command for each in wide)
+        click.confirm(printable(f"Limit {listed} of {named}?"), abort=True)
+    made = run_client(profile, narrowing.carry_out)
+    document = {"did": narrowing.did, "narrowed": [asdict(each) for each in made]}
+    said = [f"{each.command} is limited, by {each.cid}" for each in made]
+    print_done(document, "\n".join(said), as_json)
 
 
 def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  # noqa: FBT001
@@ -352,7 +404,17 @@ def explain_token(profile: str | None, *, who: str, what: str, as_json: bool) ->
 
 
 def _print_explanation(method: str, answer: Any) -> None:
-    say(f"{'allowed' if answer.allowed else 'DENIED'}: {method}")
+    from ipfs_cluster_node.cli.rights_text import command_words
+
+    say(f"{'allowed' if answer.allowed else 'DENIED'}: {method.rpartition('/')[2]}")
+    if not verbose():
+        for ask in answer.requirements:
+            may = "it may" if ask.allowed else "it may not"
+            said = " ".join(f"{name}={value}" for name, value in _known(ask.args_json))
+            say(f"  {may} {command_words(Command(ask.command))}{f', with {said}' if said else ''}")
+        if answer.requirements:
+            say("see -v for the delegations and their policies", err=True)
+        return
     for ask in answer.requirements:
         word = "yes" if ask.allowed else f"no, {ask.ucan_error}: {ask.detail}"
         say(f"  {ask.command} {ask.args_json}: {word}")
@@ -363,6 +425,12 @@ def _print_explanation(method: str, answer: Any) -> None:
                 f"    {number} {delegation.issuer} -> {delegation.audience} "
                 f"{delegation.command} {delegation.policy_json}: {mark} ({delegation.cid})"
             )
+
+
+def _known(args_json: str) -> Iterator[tuple[str, object]]:
+    """The arguments of a call that say something."""
+    args = json.loads(args_json) if args_json else {}
+    return ((name, value) for name, value in args.items() if value not in ("*", False))
 
 
 def _print_join_tokens(tokens: Any, as_json: bool, *, wide: bool) -> None:  # noqa: FBT001

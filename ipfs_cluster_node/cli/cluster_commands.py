@@ -39,7 +39,7 @@ from ipfs_cluster_node.cli.output import (
 )
 from ipfs_cluster_node.config.output_file import is_standard_output
 from ipfs_cluster_node.config.units import bytes_text
-from ipfs_cluster_node.core.authorization import grant_text
+from ipfs_cluster_node.core.authorization import MEMBER_LIST, grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
 from ipfs_cluster_node.core.model import Role
@@ -159,7 +159,14 @@ def node() -> None:
 @client_command
 def list_nodes(profile: str | None, *, wide: bool, as_json: bool) -> None:
     """List the nodes; those without an inbound port have no endpoint."""
-    nodes = run_client(profile, lambda client: client.list_nodes())
+    from ipfs_cluster_node.cli.rights_text import say_if_limited
+
+    async def ask(client: Any) -> Any:
+        found = await client.list_nodes()
+        await say_if_limited(client, found, MEMBER_LIST)
+        return found
+
+    nodes = run_client(profile, ask)
     shown = shown_ids(NODE, [each.node_id for each in nodes], wide=wide)
     print_views(
         nodes,

@@ -32,6 +32,7 @@ from ipfs_cluster_node.cli.output import (
 )
 from ipfs_cluster_node.cli.waiting import saying_why_it_waits
 from ipfs_cluster_node.config.output_file import is_standard_output
+from ipfs_cluster_node.core.authorization import CONTENT_READ
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
 from ipfs_cluster_node.core.model import DEFAULT_NAMESPACE
@@ -200,9 +201,14 @@ def list_content(
     profile: str | None, *, limit: int, namespace: str, wide: bool, as_json: bool
 ) -> None:
     """List the files that were added."""
-    found = run_client(
-        profile, lambda client: client.list_content(limit=limit, namespace_pattern=namespace)
-    )
+    from ipfs_cluster_node.cli.rights_text import say_if_limited
+
+    async def ask(client: Any) -> Any:
+        found = await client.list_content(limit=limit, namespace_pattern=namespace)
+        await say_if_limited(client, found, CONTENT_READ)
+        return found
+
+    found = run_client(profile, ask)
     shown = shown_ids(CONTENT, [each.cid for each in found], wide=wide)
     print_views(
         found,

@@ -35,6 +35,7 @@ from ipfs_cluster_node.cli.waiting import (
     saying_why_it_waits,
     wait_shown,
 )
+from ipfs_cluster_node.core.authorization import TASK_READ
 from ipfs_cluster_node.core.errors import Exit
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.names import TASK
@@ -205,17 +206,20 @@ def list_tasks(
     as_json: bool,
 ) -> None:
     """List tasks, the newest first."""
+    from ipfs_cluster_node.cli.rights_text import say_if_limited
     from ipfs_cluster_node.cli.task_text import LIST_COLUMNS, LIST_DROPPED, list_row
 
-    found = run_client(
-        profile,
-        lambda client: client.list_tasks(
+    async def ask(client: Any) -> Any:
+        found = await client.list_tasks(
             states=[TaskState(state) for state in states],
             task_type=task_type,
             namespace_pattern=namespace,
             limit=limit,
-        ),
-    )
+        )
+        await say_if_limited(client, found, TASK_READ)
+        return found
+
+    found = run_client(profile, ask)
     now_ms = SYSTEM_CLOCK.wall_ms()
     shown = shown_ids(TASK, [each.task_id for each in found], wide=wide)
     # By names as tables show ids, whole for programs.
