@@ -411,7 +411,8 @@ def _print_explanation(method: str, answer: Any) -> None:
         for ask in answer.requirements:
             may = "it may" if ask.allowed else "it may not"
             said = " ".join(f"{name}={value}" for name, value in _known(ask.args_json))
-            say(f"  {may} {command_words(Command(ask.command))}{f', with {said}' if said else ''}")
+            words = f"{command_words(Command(ask.command))} ({ask.command})"
+            say(f"  {may} {words}{f', with {said}' if said else ''}")
         if answer.requirements:
             say("see -v for the delegations and their policies", err=True)
         return

@@ -365,7 +365,12 @@ def test_the_command_line_delegates_explains_and_revokes(
     assert done.returncode == 0, done.stderr
     bob = json.loads(cli("--profile", "bob", "auth", "whoami", "--json").stdout)["did"]
     submit = "task submit echo --namespace team-a/x"
-    denied = cli("auth", "explain", "--as", bob, "--do", submit)
+    plain = cli("auth", "explain", "--as", bob, "--do", submit)
+    assert plain.returncode == 4
+    assert plain.stdout.splitlines()[0] == "DENIED: SubmitTask"
+    assert "  it may not submit tasks (/task/submit), with namespace=team-a/x" in plain.stdout
+    assert "InvalidCommand" not in plain.stdout
+    denied = cli("auth", "explain", "--as", bob, "--do", submit, "-v")
     assert denied.returncode == 4
     assert "DENIED" in denied.stdout
     assert "InvalidCommand" in denied.stdout
@@ -378,7 +383,7 @@ def test_the_command_line_delegates_explains_and_revokes(
     allowed = json.loads(cli("auth", "explain", "--as", bob, "--do", submit, "--json").stdout)
     assert allowed["allowed"]
     assert [link["holds"] for link in allowed["asks"][0]["chain"]] == [True, True]
-    worse = cli("auth", "explain", "--as", bob, "--do", f"{submit} --priority 4")
+    worse = cli("auth", "explain", "--as", bob, "--do", f"{submit} --priority 4", "-v")
     assert worse.returncode == 4
     assert "NOT VALID" in worse.stdout
     assert "MatchError" in worse.stdout

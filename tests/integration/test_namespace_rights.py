@@ -125,3 +125,55 @@ def test_a_limit_that_a_grant_does_not_have_is_refused(cli: Any) -> None:
     listed = cli("token", "list", "--join")
     for refused in ("operator in", "none in", "team-*"):
         assert refused not in listed.stdout
+
+
+def test_a_client_is_limited_to_a_namespace_by_one_command(cli: Any, joined: Any) -> None:
+    dora = joined("dora", "--grant", "user")
+    assert "cancel, read and submit tasks\n" in dora("auth", "whoami").stdout
+    assert dora("task", "submit", "echo").returncode == 0
+    for wrong in (
+        ("dora", "--yes"),
+        ("dora", "--namespace", "team-*", "--yes"),
+        ("dora", "--command", "/task/cancel", "--namespace", "team-a", "--yes"),
+        ("dora", "--command", "/admin", "--namespace", "team-a", "--yes"),
+    ):
+        assert cli("auth", "narrow", *wrong).returncode == 2, wrong
+    narrowed = cli("auth", "narrow", "dora", "--namespace", "team-n", "--yes", "--json")
+    assert narrowed.returncode == 0, narrowed.stderr
+    made = json.loads(narrowed.stdout)["narrowed"]
+    assert {each["command"] for each in made} == {"/task", "/content", "/state/read"}
+
+    def may() -> None:
+        denied = dora("task", "submit", "echo")
+        assert denied.returncode == 4
+        assert "add --namespace team-n" in denied.stderr
+        assert dora("task", "submit", "echo", "--namespace", "team-n").returncode == 0
+        # What was not narrowed is renewed as before.
+        assert dora("config", "get").returncode == 0
+        assert "cancel, read and submit tasks in team-n\n" in dora("auth", "whoami").stdout
+
+    may()
+    assert dora("cert", "renew").returncode == 0
+    may()
+    # Its own tokens are what is left: there is nothing of the grant to be narrowed again.
+    again = cli("auth", "narrow", "dora", "--namespace", "team-m", "--yes")
+    assert "has nothing of its grant that could be narrowed" in again.stderr
+
+
+def test_a_list_that_rights_leave_empty_says_so(joined: Any) -> None:
+    erik = joined("erik", "--grant", "reader", "--namespace", "team-empty/*")
+    for words, thing in ((("task", "list"), "tasks"), (("content", "ls"), "files")):
+        done = erik(*words)
+        assert done.returncode == 0
+        assert f"you see only {thing} that you may read: in team-empty/*" in done.stderr
+        assert erik(*words, "--json").stderr == ""
+    assert "you see only" not in erik("node", "list").stderr
+
+
+def test_a_removal_is_denied_by_the_right_that_it_needs(cli: Any, joined: Any) -> None:
+    frida = joined("frida", "--grant", "reader", "--namespace", "team-a/*")
+    name = json.loads(cli("node", "list", "--json").stdout)[0]["name"]
+    denied = frida("node", "remove", name, "--yes")
+    assert denied.returncode == 4
+    assert "you may list nodes, but not remove them; ask an operator: " in denied.stderr
+    assert "/cluster/member/remove" in denied.stderr
