@@ -322,7 +322,7 @@ def narrow(
         click.confirm(printable(f"Limit {listed} of {named}?"), abort=True)
     made = run_client(profile, narrowing.carry_out)
     document = {"did": narrowing.did, "narrowed": [asdict(each) for each in made]}
-    said = [f"{each.command} is limited, by {each.cid}" for each in made]
+    said = [f"{each.command} is limited: {each.cid}, not {each.revoked_cid}" for each in made]
     print_done(document, "\n".join(said), as_json)
 
 
