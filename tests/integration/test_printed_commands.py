@@ -51,7 +51,9 @@ def test_every_command_of_a_block_works_as_printed(
     ran = 0
     for page, printed in in_blocks():
         own = page == "handlers.md" or "word_count" in printed
-        if own or " ".join(printed).startswith(tuple(ELSEWHERE)):  # Own handlers: test_own_handlers.py.
+        if own or " ".join(printed).startswith(
+            tuple(ELSEWHERE)
+        ):  # Own handlers: test_own_handlers.py.
             continue
         words = list(printed)
         for pattern, text in means.items():
