@@ -128,17 +128,18 @@ def test_a_limit_that_a_grant_does_not_have_is_refused(cli: Any) -> None:
 
 
 def test_a_client_is_limited_to_a_namespace_by_one_command(cli: Any, joined: Any) -> None:
-    dora = joined("dora", "--grant", "user")
+    dora = joined(did, "--grant", "user")
     assert "cancel, read and submit tasks\n" in dora("auth", "whoami").stdout
+    did = json.loads(dora("auth", "whoami", "--json").stdout)["did"]
     assert dora("task", "submit", "echo").returncode == 0
     for wrong in (
-        ("dora", "--yes"),
-        ("dora", "--namespace", "team-*", "--yes"),
-        ("dora", "--command", "/task/cancel", "--namespace", "team-a", "--yes"),
-        ("dora", "--command", "/admin", "--namespace", "team-a", "--yes"),
+        (did, "--yes"),
+        (did, "--namespace", "team-*", "--yes"),
+        (did, "--command", "/task/cancel", "--namespace", "team-a", "--yes"),
+        (did, "--command", "/admin", "--namespace", "team-a", "--yes"),
     ):
         assert cli("auth", "narrow", *wrong).returncode == 2, wrong
-    narrowed = cli("auth", "narrow", "dora", "--namespace", "team-n", "--yes", "--json")
+    narrowed = cli("auth", "narrow", did, "--namespace", "team-n", "--yes", "--json")
     assert narrowed.returncode == 0, narrowed.stderr
     made = json.loads(narrowed.stdout)["narrowed"]
     assert {each["command"] for each in made} == {"/task", "/content", "/state/read"}
@@ -156,7 +157,7 @@ def test_a_client_is_limited_to_a_namespace_by_one_command(cli: Any, joined: Any
     assert dora("cert", "renew").returncode == 0
     may()
     # Its own tokens are what is left: there is nothing of the grant to be narrowed again.
-    again = cli("auth", "narrow", "dora", "--namespace", "team-m", "--yes")
+    again = cli("auth", "narrow", did, "--namespace", "team-m", "--yes")
     assert "has nothing of its grant that could be narrowed" in again.stderr
 
 
