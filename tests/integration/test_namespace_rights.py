@@ -128,7 +128,7 @@ def test_a_limit_that_a_grant_does_not_have_is_refused(cli: Any) -> None:
 
 
 def test_a_client_is_limited_to_a_namespace_by_one_command(cli: Any, joined: Any) -> None:
-    dora = joined(did, "--grant", "user")
+    dora = joined("dora", "--grant", "user")
     assert "cancel, read and submit tasks\n" in dora("auth", "whoami").stdout
     did = json.loads(dora("auth", "whoami", "--json").stdout)["did"]
     assert dora("task", "submit", "echo").returncode == 0
