@@ -50,7 +50,7 @@ async def test_every_address_of_every_master_is_learned() -> None:
 
 @pytest.mark.asyncio
 async def test_an_older_master_that_names_none_takes_none_away() -> None:
-    # Else the profile would be written without an address.
+    # Otherwise the profile would be written without an address.
     connection = Naming()
     assert await learned(connection) == []
     assert list(connection.targets) == [("127.0.0.1:1", None)]
