@@ -22,7 +22,7 @@ SECONDS_MAX = 10.0
 
 
 class Stall:
-    """A call of the system that stands still until it is let go."""
+    """A call of the system that stands still until it is released."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
