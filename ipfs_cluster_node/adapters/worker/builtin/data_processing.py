@@ -85,7 +85,7 @@ handlers: Final = (data_processing,)
 
 
 def _payload(task: TaskContext) -> tuple[str | None, frozenset[str], dict[str, Any]]:
-    """The SQL, None if the inputs are to be described; the inputs that are all text; the parameters."""
+    """The SQL, None to describe the inputs; the inputs that are all text; the parameters."""
     payload = task.json()
     expected = 'the payload is {"sql": "SELECT …", "parameters": {…}}'
     if not isinstance(payload, dict):
