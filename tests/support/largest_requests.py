@@ -7,7 +7,7 @@ message is as long as gRPC takes, which must be refused.
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -22,6 +22,7 @@ from ipfs_cluster_node.cluster.delegations import EXPLAINED_MAX, TOKENS_MAX
 from ipfs_cluster_node.cluster.worker_sessions import HELLO_ATTEMPTS_MAX, OUTCOMES_PER_COMMAND_MAX
 from ipfs_cluster_node.codec.pages import PAGE_SIZE_MAX
 from ipfs_cluster_node.codec.sessions import hello_to_proto
+from ipfs_cluster_node.codec.state_watch import NUMBERS, request_of
 from ipfs_cluster_node.codec.tasks import attempt_to_proto
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.core.ids import TaskId, did_from_node_id
@@ -40,6 +41,7 @@ from ipfs_cluster_node.core.model import (
     AttemptId,
 )
 from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
+from ipfs_cluster_node.core.state_events import WatchedTable
 from ipfs_cluster_node.core.unixfs import BLOCK_BYTES_MAX
 from ipfs_cluster_node.internal.v1 import blocks_pb2, masters_pb2
 from ipfs_cluster_node.services.content import (
@@ -66,7 +68,7 @@ from tests.support.large_cluster import cid_of
 CALL_SECONDS: Final = 60.0
 WATCH_SECONDS: Final = 3.0
 """How long endless streams are read."""
-JUDGED_SECONDS: Final = 5.0
+JUDGED_SECONDS: Final = 5.0  # Evaluated row by row, a large table takes minutes.
 _NUMBERS = count()
 
 
@@ -101,8 +103,7 @@ def _id() -> str:
 
 
 def _pages(kind: Any, **fields: Any) -> list[Largest]:
-    request = kind(page_size=PAGE_SIZE_MAX, **fields)
-    return [Largest([request]), Largest([request], by="judged")]
+    return _by_two(kind(page_size=PAGE_SIZE_MAX, **fields))
 
 
 def _submission(spec_count: int, input_count: int, payload: bytes = b"p") -> Any:
@@ -141,10 +142,7 @@ def submit_tasks(_: Scene) -> list[Largest]:
 
 def submit_task(_: Scene) -> list[Largest]:
     spec = _submission(1, TASK_INPUTS_MAX, bytes(1024 * 1024)).specs[0]
-    return [
-        Largest([task_dispatch_pb2.SubmitTaskRequest(request_id=_id(), spec=spec)], by=by)
-        for by in ("operator", "judged")
-    ]
+    return _by_two(task_dispatch_pb2.SubmitTaskRequest(request_id=_id(), spec=spec))
 
 
 def watch_tasks(scene: Scene) -> list[Largest]:
@@ -209,18 +207,26 @@ def put_blocks(_: Scene) -> list[Largest]:
     ]
 
 
+def _by_two(request: Any) -> list[Largest]:
+    return [Largest([request], by=by) for by in ("operator", "judged")]
+
+
+def _tables(requests: Iterable[Any], seconds: float) -> list[Largest]:
+    by_whom = {"operator": seconds, "judged": JUDGED_SECONDS}
+    return [Largest([r], by=by, seconds=each) for r in requests for by, each in by_whom.items()]
+
+
 def snapshots(_: Scene) -> list[Largest]:
-    s = state_delta_pb2
-    return [
-        Largest(
-            [s.GetSnapshotRequest(table=table)],
-            by=by,
-            # Evaluated row by row, a large table takes minutes; its duration means nothing here.
-            seconds=CALL_SECONDS if by == "operator" else JUDGED_SECONDS,
-        )
-        for table in filter(None, s.StateTable.values())
-        for by in ("operator", "judged")
-    ]
+    asked = [state_delta_pb2.GetSnapshotRequest(table=table) for table in NUMBERS.values()]
+    return _tables(asked, CALL_SECONDS)
+
+
+def state_watch(_: Scene) -> list[Largest]:
+    return _tables([request_of([WatchedTable(name) for name in NUMBERS], b"", 100)], WATCH_SECONDS)
+
+
+def get_blocks(scene: Scene) -> list[Largest]:
+    return _by_two(content_pb2.GetBlocksRequest(cids=scene.block_cids[:BLOCKS_PER_REQUEST_MAX]))
 
 
 def explain_access(scene: Scene) -> list[Largest]:
@@ -304,9 +310,8 @@ def _lists(kind: Any) -> Callable[[Scene], list[Largest]]:
 def _transfer(scene: Scene) -> list[Largest]:
     leader = scene.leader_id
     request = membership_pb2.TransferLeadershipRequest(node_id=leader, from_node_id=leader)
-    return [
-        Largest([request])
-    ]  # The present leader: another term would hide the effects that this looks for.
+    # The present leader: another term would hide the effects that this looks for.
+    return [Largest([request])]
 
 
 NOT_CALLED: Final = {
@@ -320,7 +325,6 @@ NOT_CALLED: Final = {
     "Health/Watch": "of gRPC; one name",
 }
 """Methods that are not called with their largest request, and why."""
-
 m, c, t = membership_pb2, certificate_pb2, task_dispatch_pb2
 LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
     "AuditService/ListAuditRecords": list_audit,
@@ -337,12 +341,7 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
     "CertificateService/RevokeCertificate": _one(c.RevokeCertificateRequest, serial="f" * 40),
     "CertificateService/RotateCertificates": _one(c.RotateCertificatesRequest),
     "ContentService/AddContent": add_content,
-    "ContentService/GetBlocks": lambda scene: [
-        Largest(
-            [content_pb2.GetBlocksRequest(cids=scene.block_cids[:BLOCKS_PER_REQUEST_MAX])], by=by
-        )
-        for by in ("operator", "judged")
-    ],
+    "ContentService/GetBlocks": get_blocks,
     "ContentService/GetContent": _of_file(content_pb2.GetContentRequest),
     "ContentService/KeepContent": _of_file(content_pb2.KeepContentRequest),
     "ContentService/ListContent": _lists(content_pb2.ListContentRequest),
@@ -382,6 +381,7 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
     "MembershipService/RevokeJoinToken": _one(m.RevokeJoinTokenRequest, token_id="t00000"),
     "MembershipService/TransferLeadership": _transfer,
     "StateDeltaService/GetSnapshot": snapshots,
+    "StateDeltaService/Watch": state_watch,
     "TaskDispatchService/CancelTask": lambda scene: [
         Largest([t.CancelTaskRequest(request_id=_id(), task_id=scene.task_ids[0])])
     ],
