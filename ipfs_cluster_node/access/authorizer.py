@@ -200,7 +200,7 @@ class Authorizer:
             return
         if caller.kind is CallerClass.JOINER:
             # Anyone may be one: nothing is verified for it before its own calls are limited.
-            raise invalid_field(UCAN_KEY, "none before you have joined; call without it")
+            raise invalid_field(UCAN_KEY, "a joiner can't use delegations; call without it")
         try:
             brought = self.validator(state).read(tokens.container)
             self._usable(brought)
@@ -208,7 +208,7 @@ class Authorizer:
             raise error_from_ucan(error, now_s=self.now_s()) from None
         if brought.invocation is not None:
             raise error_from_ucan(
-                UcanError(Refusal.INVALID_CLAIM, "this method takes no signed invocation")
+                UcanError(Refusal.INVALID_CLAIM, "this method accepts no signed invocation")
             )
 
     async def _decide_by_class(
@@ -230,7 +230,7 @@ class Authorizer:
         if state is None:
             raise ClusterError(
                 Reason.CALLER_NOT_ALLOWED,
-                "this node has no log to check your attempts by; ask a master",
+                "this node has no log to check your attempt against; ask a master",
             )
         member = state.members.get(caller.did)
         if member is not None and member.role is Role.LEECHER:
@@ -238,7 +238,7 @@ class Authorizer:
         if not attempt:
             raise ClusterError(
                 Reason.NOT_DELEGATED,
-                f"a worker may read files of its attempts only: name one in {ATTEMPT_KEY}",
+                f"a worker may read only files of its attempts: name one in {ATTEMPT_KEY}",
             )
         permissions = AttemptPermissions(caller, attempt_from_text(attempt), self._known_state)
         await permissions.renew()

@@ -55,7 +55,7 @@ class MemberIdentification:
             )
         # Python's gRPC can't set a minimum version: older ones are refused here.
         if next(iter(transport.get("ssl_tls_version", ())), b"").decode() != TLS_VERSION:
-            raise ClusterError(Reason.CALLER_UNKNOWN, f"only {TLS_VERSION} is spoken here")
+            raise ClusterError(Reason.CALLER_UNKNOWN, f"only {TLS_VERSION} is accepted here")
         certificate = next(iter(certificates))
         peer = self._verifier.verify(
             certificate if isinstance(certificate, bytes) else certificate.encode(),

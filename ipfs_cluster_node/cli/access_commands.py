@@ -342,7 +342,9 @@ def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  
             Reason.INVALID_ARGUMENT, f"--do takes a command line: {error.format_message()}"
         ) from error
     else:
-        raise ClusterError(Reason.INVALID_ARGUMENT, "that command makes no call to the cluster")
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, "that command makes no call to the cluster; give one that does"
+        )
     finally:
         capturing.reset(mark)
     # `node list` alone makes no other call after it. To say "allowed" of any other command that

@@ -34,7 +34,7 @@ def saving(path: Path | None, *, force: bool, as_json: bool) -> Iterator[Callabl
         yield lambda _table: None
         return
     if path.suffix not in FORMS:
-        raise ClusterError(Reason.INVALID_ARGUMENT, f"{path} ends in none of {', '.join(FORMS)}")
+        raise ClusterError(Reason.INVALID_ARGUMENT, f"{path} must end in one of {', '.join(FORMS)}")
     saved: list[int] = []
     with user_file(path, force=force) as file:
 

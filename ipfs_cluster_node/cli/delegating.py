@@ -95,7 +95,7 @@ async def delegated(
     wide = [d for d in mine if covers(Command(d.command), asked)]
     if not wide:
         raise ClusterError(
-            Reason.NOT_DELEGATED, f"nothing that you were delegated covers {command}; see `whoami`"
+            Reason.NOT_DELEGATED, f"none of your delegations covers {command}; see `auth whoami`"
         )
     ends_s = SYSTEM_CLOCK.wall_ms() // 1000 + int(ttl.total_seconds())
     if not any(d.issuer == caller.cluster_did for d in wide):
@@ -195,7 +195,9 @@ def inspected(container: str) -> list[ListedDelegation]:
         try:
             delegation = reader.delegation(open_envelope(token, profile=PRODUCT))
         except UcanError as error:
-            raise ClusterError(Reason.DELEGATION_INVALID, f"a token in it: {error}") from error
+            raise ClusterError(
+                Reason.DELEGATION_INVALID, f"a token in the container is not valid: {error}"
+            ) from error
         found.append(DELEGATION_VIEW.decode(delegation_to_proto(delegation, token)))
     return found
 

@@ -21,7 +21,7 @@ def parse_inputs(texts: Iterable[str]) -> list[GivenInput]:
         name, separator, source = text.partition("=")
         if not separator or not source:
             raise ClusterError(
-                Reason.INVALID_ARGUMENT, f"{text!r} is no input; write NAME=FILE or NAME=CID"
+                Reason.INVALID_ARGUMENT, f"{text!r} is not an input; write NAME=FILE or NAME=CID"
             )
         pairs.append((name, source))
     return given_inputs(pairs)

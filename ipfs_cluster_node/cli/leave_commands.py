@@ -40,7 +40,7 @@ def leave(*, home: Home, lose_files: bool, yes: bool, as_json: bool) -> None:
     try:
         asyncio.run(leave_cluster(home, lose_files=lose_files, drain_seconds=drain))
     except KeyboardInterrupt:
-        say("a node that runs goes on leaving; run `leave` again to wait for it", err=True)
+        say("a running node continues to leave; run `leave` again to wait for it", err=True)
         raise
     print_done(
         {"name": name, "cluster_name": cluster, "home": str(home.path), "left": True},

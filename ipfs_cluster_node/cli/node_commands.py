@@ -145,7 +145,9 @@ def init(
     if recovery_passphrase_file is not None:
         passphrase = recovery_passphrase_file.read().strip()
         if not passphrase:
-            raise ClusterError(Reason.INVALID_ARGUMENT, "the passphrase file is empty; write one")
+            raise ClusterError(
+                Reason.INVALID_ARGUMENT, "the passphrase file is empty; write a passphrase to it"
+            )
     made = init_cluster(
         home,
         node_settings(role="master", **where),
@@ -229,7 +231,7 @@ def join(
             token=text,
             enrolment=enrolment,
             on_waiting=_report_waiting,
-            on_busy=lambda why: say(f"waiting as long as the token is valid: {why}", err=True),
+            on_busy=lambda why: say(f"waiting until the token expires: {why}", err=True),
             replace_node=replace_gone if replace else None,
         )
     )
@@ -245,7 +247,7 @@ def _report_waiting(node_id: str) -> None:
     say(
         "waiting for approval, on a machine with a profile: ipfs-cluster-node node approve "
         f"{node_id}",
-        "you may stop this: the same command continues with the same identity",
+        "you can interrupt this: the same command continues with the same identity",
         err=True,
     )
 

@@ -68,14 +68,19 @@ async def restart_on_change(handlers: Sequence[str], cluster: Any, stop: asyncio
         try:
             await own_task_types(handlers)
         except (ClusterError, OSError, TimeoutError) as error:
-            say(*notes_of(error), f"error: {error}", "the workers go on as before", err=True)
+            say(
+                *notes_of(error),
+                f"error: {error}",
+                "the workers continue with the previous version",
+                err=True,
+            )
             continue
         try:
             await cluster.restart_workers()
         except (ClusterError, OSError, TimeoutError) as error:
-            say(f"error: {error}", "the next change of a file starts the workers again", err=True)
+            say(f"error: {error}", "the workers restart at the next change of a file", err=True)
         else:
-            say("changed handlers are loaded", err=True)
+            say("the changed handlers are loaded", err=True)
 
 
 async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -46,7 +46,7 @@ def check_form(path: Path) -> None:
         ClusterError: INVALID_ARGUMENT for another suffix; CONFIG_INVALID, if a library is missing.
     """
     if path.suffix not in FORMS:
-        raise ClusterError(Reason.INVALID_ARGUMENT, f"{path} ends in none of {', '.join(FORMS)}")
+        raise ClusterError(Reason.INVALID_ARGUMENT, f"{path} must end in one of {', '.join(FORMS)}")
     if path.suffix != ".parquet":
         needs(*READERS, by=f"{path.suffix} (unlike .parquet)")
 

@@ -305,7 +305,7 @@ def _say_output(failure: Any, *, err: bool = False) -> None:
     """Print the end of a failed attempt's output, line by line."""
     if failure.output_tail:
         lines = failure.output_tail.removesuffix("\n").split("\n")
-        say("the last of its output:", *(f"  {line}" for line in lines), err=err)
+        say("the end of its output:", *(f"  {line}" for line in lines), err=err)
 
 
 def _print_result(ended: Any, *, as_text: bool = False) -> None:

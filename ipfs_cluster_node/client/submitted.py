@@ -44,7 +44,7 @@ class TaskFailedError(ClusterError):
         """The end of the handler's output, with its traceback; empty if it wrote nothing."""
         self.add_note(f"task {task.task_id}, {task.spec.task_type}: {failure.reason}")
         if self.output_tail:
-            self.add_note(f"the last of the handler's output:\n{self.output_tail.rstrip()}")
+            self.add_note(f"the end of the handler's output:\n{self.output_tail.rstrip()}")
 
 
 class SubmittedTask(str):

@@ -293,7 +293,8 @@ class SyncClient:
         except asyncio.CancelledError as error:
             raise ClusterError(
                 Reason.UNKNOWN_OUTCOME,
-                "the client was closed before the answer came; open another one, and look",
+                "the client was closed before the answer came; open another one, and "
+                "check what was done",
             ) from error
 
     def _wait(self, operation: "_Operation[Answer]", seconds_max: float | None = None) -> Answer:

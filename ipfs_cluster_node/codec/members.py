@@ -121,7 +121,9 @@ def grant_of(number: int, role: Role, field: str = "grant") -> str:
     """Check a joiner's preset; unset means its default."""
     if role is not Role.CLIENT:
         if number:
-            raise invalid_field(field, "for clients only: what a node may, its role says")
+            raise invalid_field(
+                field, "for clients only; a node's permissions follow from its role"
+            )
         return ""
     return GRANT.word(number, field) if number else GRANT_DEFAULT
 

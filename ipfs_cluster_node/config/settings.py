@@ -164,8 +164,8 @@ class NodeSettings:
         if not self.node.advertise and not parse_endpoint(self.node.bind).is_loopback:
             raise _invalid(
                 "node.advertise",
-                f"{self.node.bind} is not a loopback address, so say with --advertise where others "
-                "reach it",
+                f"{self.node.bind} is not a loopback address, so give the address at which others "
+                "reach it with --advertise",
             )
 
     @property

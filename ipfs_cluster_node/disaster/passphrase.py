@@ -73,7 +73,7 @@ def master_settings(home: Home) -> NodeSettings:
     if settings.node.role != Role.MASTER:
         raise ClusterError(
             Reason.CONFIG_INVALID,
-            "only masters have the log and open the cluster's keys, and this node is none; run "
+            "only masters have the log and open the cluster's keys, and this node is not one; run "
             "this on a master",
         )
     return settings

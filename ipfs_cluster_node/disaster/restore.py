@@ -148,8 +148,8 @@ def refuse_while_masters_run(masters: Iterable[Principal], tls: ClientTls) -> No
         raise ClusterError(
             Reason.INVALID_ARGUMENT,
             f"{heard.master.name} ({heard.master.node_id}) runs: not every master is lost. Let it "
-            "go on alone if the others are: ipfs-cluster-node recover alone; or stop it for good. "
-            "For a trial, which must never meet the members: --force",
+            "continue alone if the others are: ipfs-cluster-node recover alone; or stop it for "
+            "good. For a trial, which must never meet the members: --force",
         )
 
 

@@ -265,7 +265,7 @@ async def _leave_stopped(home: Home, request: LeaveRequest) -> None:
         if error.reason.has(Trait.NO_ANSWER) or error.reason is Reason.NO_LEADER:
             raise ClusterError(
                 error.reason,
-                f"{error}; the node is a member still. If the others have no majority without it, "
+                f"{error}; the node is still a member. If the others have no majority without it, "
                 "start it, and run `leave` then",
             ) from error
         if REMOVED_KEY not in error.metadata:

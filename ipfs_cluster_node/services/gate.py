@@ -432,7 +432,7 @@ class Gate(grpc.GenericRpcHandler):
         if caller.kind not in rule.callers:
             raise ClusterError(
                 Reason.CALLER_NOT_ALLOWED,
-                f"a {caller.kind} may not call this method; see its docs",
+                f"a {caller.kind} may not call this method; docs/authorization.md lists who may",
             )
 
 
@@ -467,8 +467,7 @@ def _public_error(method: str, error: Exception) -> ClusterError:
     if isinstance(error, TimeoutError):
         return ClusterError(
             Reason.DEADLINE_EXCEEDED,
-            "the time for the call is over; a write may still commit, repeat it with the same "
-            "request id",
+            "the call timed out; a write may still commit, repeat it with the same request id",
         )
     log.error("method failed", extra={"method": method}, exc_info=error)
     return ClusterError(Reason.INTERNAL, "the node failed; its log says why")

@@ -202,7 +202,7 @@ def test_every_task_command_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = ListedSpec(task_type="data_processing")
     done = ListedTask(spec=spec, status=TaskStatus(state=TaskState.SUCCEEDED, result=result))
     task_commands._print_ended(done, as_json=False)
-    assert told[1] == "the last of its output:"
+    assert told[1] == "the end of its output:"
     assert "  last" in told
     assert len(told) == 8
     assert all(line.replace("\t", "").isprintable() for line in told)
@@ -221,7 +221,7 @@ def test_a_failed_task_shows_what_its_handler_printed(monkeypatch: pytest.Monkey
     plain = CliRunner().invoke(task_commands.task, ["get", "t"]).output.splitlines()
     assert plain[-4:] == [
         "failure      why [HANDLER_FAILED]",
-        "the last of its output:",
+        "the end of its output:",
         "  \\x1b[31mred",
         "  Traceback",
     ]

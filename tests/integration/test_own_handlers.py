@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "handlers.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
 HANDLERS = sorted(name for name, code in FILES.items() if "@task_handler(" in code)
 DEV_SECONDS_MAX = 90.0
-LOADED = "changed handlers are loaded"
+LOADED = "the changed handlers are loaded"
 SHELL = f"""
 ipfs-cluster-node() {{ {sys.executable} -P -m ipfs_cluster_node "$@"; }}
 python() {{ {sys.executable} "$@"; }}
@@ -140,7 +140,9 @@ def test_a_changed_file_is_loaded_and_a_broken_one_changes_nothing(dev: Dev) -> 
         done = dev.shell("ipfs-cluster-node task submit mean2 --data '[2]' --wait")
         assert json.loads(done.stdout) == {"mean2": 2.0, "attempt": 1}
         broken = more + "import nothing_like_it\n"
-        dev.says("the workers go on as before", lambda: dev.write("mean.py", broken))
+        dev.says(
+            "the workers continue with the previous version", lambda: dev.write("mean.py", broken)
+        )
         assert f'File "{dev.directory / "mean.py"}", line ' in dev.errors.read_text()
         assert dev.shell("ipfs-cluster-node task submit mean2 --data '[2]' --wait").returncode == 0
     finally:

@@ -114,10 +114,13 @@ def test_a_result_too_large_to_come_with_its_task_is_shown_and_saved(
         (("SELECT 1 FROM t", "t=missing.csv"), "missing.csv is neither a file here nor a CID"),
         (("SELECT 1 FROM t", "t=."), ". is no regular file"),
         (("SELECT 1 FROM t", "a b=people.csv"), "'a b' can't be an input's name"),
-        (("SELECT 1 FROM t", "t"), "'t' is no input; write NAME=FILE or NAME=CID"),
+        (("SELECT 1 FROM t", "t"), "'t' is not an input; write NAME=FILE or NAME=CID"),
         (("SELECT 1 FROM t", "t=people.csv", "t=people.csv"), "input t is given twice"),
         (("SELECT 1 FROM u", "t=people.csv"), "the SQL does not name t; write FROM t"),
-        (("SELECT 1", "-o", "out.xlsx"), "out.xlsx ends in none of .parquet, .csv, .json, .arrow"),
+        (
+            ("SELECT 1", "-o", "out.xlsx"),
+            "out.xlsx must end in one of .parquet, .csv, .json, .arrow",
+        ),
         (("SELECT 1", "-o", "there.csv"), "there.csv exists; name another file, or add --force"),
     ],
 )

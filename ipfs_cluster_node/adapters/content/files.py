@@ -125,7 +125,7 @@ async def read(
         if depth > DEPTH_MAX or (link.size_bytes >= 0 and node.size_bytes != link.size_bytes):
             raise ClusterError(
                 Reason.BLOCK_MISMATCH,
-                f"{link.cid} has not the size its parent says; add the file again",
+                f"{link.cid} does not have the size that its parent states; add the file again",
             )
         stack.extend((child, depth + 1) for child in reversed(node.links))
         own = node.data[skip:]

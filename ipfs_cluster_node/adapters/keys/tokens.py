@@ -110,7 +110,7 @@ async def fetch_trust_bundle(host: str, port: int, ca_pin: str, *, clock: Clock)
         return certificate.public_bytes(Encoding.PEM)
     raise ClusterError(
         Reason.CERTIFICATE_INVALID,
-        f"{host}:{port} is not in the cluster that made the token, nothing was sent to it; check "
+        f"{host}:{port} is not in the cluster that made the token; nothing was sent to it; check "
         "the address and the token",
     )
 

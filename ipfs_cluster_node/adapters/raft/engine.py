@@ -309,8 +309,8 @@ class Engine:
         if voter == self.voter:
             raise ClusterError(
                 Reason.QUORUM_AT_RISK,
-                "the leader can't remove itself; let another master lead first: ipfs-cluster-node "
-                "cluster transfer-leadership",
+                "the leader can't remove itself; make another master the leader first: "
+                "ipfs-cluster-node cluster transfer-leadership",
             )
         if not self._raft.can_change_voters:
             raise ClusterError(
@@ -328,7 +328,7 @@ class Engine:
         self.check_leads()
         if target == self.voter or target not in self.voters:
             raise ClusterError(
-                Reason.MEMBER_NOT_FOUND, f"{node_id_of_voter(target)} is no other voter"
+                Reason.MEMBER_NOT_FOUND, f"{node_id_of_voter(target)} is not another voting master"
             )
         until = now() + self._config.election_timeout_max.total_seconds()
         self._transfer = _Transfer(target, until)

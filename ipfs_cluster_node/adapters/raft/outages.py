@@ -46,8 +46,8 @@ class Outage:
         if not is_temporary(self.cause):
             return ClusterError(
                 Reason.LOG_STORAGE_FAILED,
-                f"this node's log can't be written ({self.cause}); see to its disk, and start the "
-                "node again; ask another master meanwhile",
+                f"this node's log can't be written ({self.cause}); repair its disk, and restart "
+                "the node; ask another master meanwhile",
             )
         full = isinstance(self.cause, OSError) and self.cause.errno in FULL
         what, way_out = (
@@ -57,7 +57,7 @@ class Outage:
         )
         return ClusterError(
             Reason.LOG_STORAGE_FAILED,
-            f"this node's log can't be written: {what}; {way_out}: the node then goes on by "
+            f"this node's log can't be written: {what}; {way_out}: the node then continues by "
             "itself; ask another master meanwhile",
             retry_after=timedelta(seconds=RETRY_SECONDS_MIN),
         )

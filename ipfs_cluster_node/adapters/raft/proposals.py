@@ -124,7 +124,9 @@ class Proposals:
     def _fail_waiting(self) -> None:
         if not self._waiting:
             return
-        lost = ClusterError(Reason.NO_LEADER, "this node leads no more; try again in a moment")
+        lost = ClusterError(
+            Reason.NO_LEADER, "this node is no longer the leader; try again in a moment"
+        )
         self.done += [(proposal, lost) for proposal in self._waiting]
         self._waiting.clear()
 

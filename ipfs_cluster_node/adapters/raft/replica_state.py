@@ -48,7 +48,7 @@ class ReplicaState:
         if self._damage is not None:
             return self._damage
         if self._stopping:
-            return ClusterError(Reason.SHUTTING_DOWN, "this voter stops; ask another one")
+            return ClusterError(Reason.SHUTTING_DOWN, "this master is stopping; ask another one")
         return None
 
     @property

@@ -102,7 +102,8 @@ class ReplicaVoters(ReplicaPeers):
         except TimeoutError:
             raise ClusterError(
                 Reason.PEER_UNREACHABLE,
-                f"{node_id_of_voter(voter)} can't be dialled back; check its --advertise address",
+                f"{node_id_of_voter(voter)} can't be reached at its --advertise address; "
+                "correct that",
             ) from None
 
     async def _catch_up(self, voter: VoterId) -> None:
@@ -114,7 +115,8 @@ class ReplicaVoters(ReplicaPeers):
                     self.engine.check_leads()
                     if voter not in self.engine.learners:
                         raise ClusterError(
-                            Reason.PEER_UNREACHABLE, f"{node_id_of_voter(voter)} went away"
+                            Reason.PEER_UNREACHABLE,
+                            f"{node_id_of_voter(voter)} disconnected; start it and try again",
                         )
                     await asyncio.sleep(self._config.tick_interval.total_seconds())
                 return
@@ -129,7 +131,8 @@ class ReplicaVoters(ReplicaPeers):
         left = self.voters - {voter}
         if not left:
             raise ClusterError(
-                Reason.QUORUM_AT_RISK, "it is the only master; the cluster would end with it"
+                Reason.QUORUM_AT_RISK,
+                "it is the only master, and the cluster would end with it; join another one first",
             )
         connected = (self.voter in left) + sum(map(self._is_connected, left))
         if 2 * connected <= len(left):

@@ -187,7 +187,7 @@ class HandlerProcess:
     async def _hear_control(self) -> dict[str, Any]:
         [size] = LENGTH.unpack(await self._read_control(LENGTH.size))
         if size > READY_BYTES_MAX:
-            raise OSError("a handler process says too much; define fewer task types")
+            raise OSError("a handler process reported too much; define fewer task types")
         said: dict[str, Any] = json.loads(await self._read_control(size))
         if "failed" in said:
             raise ConfinementError(said["failed"])

@@ -287,7 +287,7 @@ def _beneath(file: Any, scratch: Path) -> str:
         path = Path(os.fspath(file))
         inside = str((scratch / path.parent).resolve().relative_to(scratch.resolve()) / path.name)
     except (TypeError, ValueError, OSError) as error:
-        raise InvalidResultError("a result file lies inside task.scratch") from error
+        raise InvalidResultError("a result file must be inside task.scratch") from error
     if len(inside) > FILE_CHARS_MAX:
         raise InvalidResultError("the path of the result file is too long; use a shorter name")
     _utf8(inside)

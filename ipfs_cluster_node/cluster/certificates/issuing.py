@@ -236,7 +236,7 @@ class Certificates:
             raise invalid_field("did", "it is your own; let another operator revoke it")
         member = None if owner is None else state.members.get(owner)
         if member is not None and member.role is Role.MASTER and not member.removed:
-            raise invalid_field("did", "a master can't be revoked; remove it: node remove")
+            raise invalid_field("did", "a master can't be revoked; remove it with `node remove`")
         await self._consensus.propose(
             RevokeCertificate(revocation=revocation), caller=caller, request_id=request_id
         )
