@@ -95,12 +95,14 @@ class StateCalls(Calls):
         loop = asyncio.get_running_loop()
         masters = _Rotation(self._connection.targets)
         heard, delay = loop.time(), RETRY_DELAY_MIN_SECONDS
+        denied_by: set[Target] = set()
         while True:
             batches = self._batches(masters.current, watched, resume_token, interval_ms)
             try:
                 async with aclosing(batches):
                     async for batch in batches:
                         heard, delay = loop.time(), RETRY_DELAY_MIN_SECONDS
+                        denied_by.clear()
                         self._note_answer()
                         for event in batch:
                             yield event
@@ -108,7 +110,11 @@ class StateCalls(Calls):
                         resume_token = batch[-1].resume_token
             except ClusterError as error:
                 if not error.reason.has(Trait.RETRYABLE | Trait.MASTER_LOCAL):
-                    raise
+                    # One master may not know of the newest delegations yet.
+                    denied_by.add(masters.current)
+                    known = set(self._connection.targets)
+                    if not error.reason.has(Trait.DENIED) or denied_by >= known:
+                        raise
                 if loop.time() - heard > seconds(timeout):
                     raise
             if masters.next(self._connection.targets):
