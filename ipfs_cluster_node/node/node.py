@@ -13,6 +13,7 @@ from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
+from ipfs_cluster_node.adapters.raft.writer import Writer
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.endpoints import Endpoint
@@ -66,6 +67,8 @@ class Node:
         self._parts: list[Part] = [common, worker, member]
         self._master_parts: list[Part] = []
         """Those of `_parts` that only a master has."""
+        self._log_writer: Writer | None = None
+        """Of the log that was detached last: its disk may hang, and write later."""
         self._loops: dict[object, list[asyncio.Task[None]]] = {}
         """Those that run, by the part that they are of."""
         self._changing = asyncio.Lock()
@@ -128,7 +131,8 @@ class Node:
 
         Raises:
             LogDamagedError: The log can't be trusted; the parts are as before.
-            ClusterError: SHUTTING_DOWN; PORT_IN_USE, MEMBER_RUNS_TWICE, HOME_DAMAGED; as before.
+            ClusterError: SHUTTING_DOWN; PORT_IN_USE, MEMBER_RUNS_TWICE, HOME_DAMAGED, and
+                LOG_STORAGE_FAILED while a write of the log that was closed hangs; as before.
         """
         await asyncio.shield(asyncio.create_task(self._change_role(role), name="role"))
 
@@ -148,6 +152,12 @@ class Node:
 
     async def _begun_master_parts(self) -> list[Part]:
         """Those of a master, which nothing uses yet; none if one of them can't begin."""
+        if self._log_writer is not None and not self._log_writer.ended:
+            raise ClusterError(
+                Reason.LOG_STORAGE_FAILED,
+                "a write of this node's earlier log has not ended: its disk hangs; try again once "
+                "the disk works, or restart this node",
+            )
         async with AsyncExitStack() as undone:
             opened = await asyncio.to_thread(LogPart, self._common, self._member)
             undone.push_async_callback(opened.close)
@@ -177,6 +187,7 @@ class Node:
         for part in reversed(parts):
             part.detach()
         await _close(parts)
+        [self._log_writer] = [part.replica.writer for part in parts if isinstance(part, LogPart)]
 
     def _master_part(self, log: LogPart) -> MasterPart:
         return MasterPart(self._common, log, self._member, self._standard_health)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -15,12 +16,13 @@ import pytest
 from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.store import create_store
+from ipfs_cluster_node.adapters.raft.writer import Writer
 from ipfs_cluster_node.codec.enums import ROLE
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSection, load_settings
-from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.state import ClusterState
@@ -30,7 +32,7 @@ from ipfs_cluster_node.node.setup import init_cluster
 from ipfs_cluster_node.v1 import health_pb2, health_pb2_grpc, membership_pb2, membership_pb2_grpc
 from tests.node.test_simulated_nodes import join
 from tests.support.memory_net import MemoryNet
-from tests.support.virtual_time import loop_clock, virtual_time
+from tests.support.virtual_time import loop_clock, virtual_loop, virtual_time
 
 PASSPHRASE = "a passphrase of the tests"
 
@@ -203,3 +205,45 @@ def register(master: Node, node: Node, role: Role, *, incarnation: int) -> None:
     principal = members.node(node.node_id)
     assert principal is not None
     members.put(replace(principal, role=role, incarnation=incarnation))
+
+
+@virtual_time
+async def test_a_log_is_not_opened_again_while_the_earlier_one_may_still_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that hangs: what its thread writes later would be mixed with the new log's."""
+    MemoryNet(monkeypatch)
+
+    async def gives_up(writer: Writer) -> bool:
+        """As after `STOP_SECONDS_MAX`: while it waits, the simulated clock would stand still."""
+        writer._jobs.put(None)
+        return writer.ended
+
+    monkeypatch.setattr(Writer, "stop", gives_up)
+    node = node_of(home_at(tmp_path), Role.LEECHER)
+    async with running(node):
+        await asyncio.sleep(3)
+        await node.change_role(Role.MASTER)
+        await leads(node)
+        writer = node._member.consensus.require_replica().writer
+        hangs, reached = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            reached.set()
+            hangs.wait(30)
+
+        assert writer is not None
+        writer._jobs.put((hang, asyncio.get_running_loop().create_future()))
+        assert await asyncio.to_thread(reached.wait, 10)
+        await node.change_role(Role.LEECHER)
+        for _ in range(2):
+            with pytest.raises(ClusterError) as refused:
+                await node.change_role(Role.MASTER)
+            assert refused.value.reason is Reason.LOG_STORAGE_FAILED
+        assert node._common.role is Role.LEECHER
+        hangs.set()
+        with virtual_loop().real_work():
+            while not writer.ended:
+                await asyncio.sleep(0)
+        await node.change_role(Role.MASTER)
+        await leads(node)

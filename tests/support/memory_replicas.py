@@ -121,6 +121,7 @@ class MemoryWriter:
 
     def __init__(self, host: "MemoryHost") -> None:
         self._host = host
+        self.ended = False
 
     async def run(self, job: Callable[[], None]) -> None:
         self._host.trace.append(("write", "begins"))
@@ -132,7 +133,8 @@ class MemoryWriter:
 
     async def stop(self) -> bool:
         self._host.trace.append(("writer", "stops"))
-        return self._host.writer_ends
+        self.ended = self._host.writer_ends
+        return self.ended
 
 
 class MemoryHost:

@@ -69,6 +69,8 @@ class Replica(ReplicaVoters):
         super().__init__(engine, config, dial=dial, boot=boot, boots=boots or Boots())
         self._snapshotting: asyncio.Task[None] | None = None
         self._latency = WriteLatency()
+        self.writer: Writer | None = None
+        """The one that wrote last; while a disk hangs it goes on after `run` has ended."""
         self._beat_due = True
 
     @property
@@ -104,7 +106,7 @@ class Replica(ReplicaVoters):
 
     async def _take_part(self) -> BaseException:
         """Run until the disk fails; returns the failure."""
-        writer = Writer()
+        self.writer = writer = Writer()
         beat = asyncio.create_task(self._beat(), name="raft-beat")
         try:
             while True:

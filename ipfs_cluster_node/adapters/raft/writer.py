@@ -28,6 +28,11 @@ class Writer:
         # A daemon: a process must be able to end while its disk hangs.
         threading.Thread(target=self._work, name="raft-writer", daemon=True).start()
 
+    @property
+    def ended(self) -> bool:
+        """Whether its thread has ended, and so writes nothing any more."""
+        return self._ended.done()
+
     async def run(self, job: Callable[[], None]) -> None:
         """Run a job in the thread, to its end even if this is cancelled; raises what it raises."""
         done = self._loop.create_future()
@@ -40,7 +45,7 @@ class Writer:
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS_MAX):
                 await asyncio.shield(self._ended)
-        return self._ended.done()
+        return self.ended
 
     def _work(self) -> None:
         while (taken := self._jobs.get()) is not None:
