@@ -11,6 +11,7 @@ import pytest
 from ipfs_cluster_node.adapters.content import files
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.content.files import is_complete
+from ipfs_cluster_node.adapters.content.unneeded import Candidates
 from ipfs_cluster_node.cluster.content import collector as collecting
 from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.core import commands as c
@@ -299,7 +300,7 @@ async def test_an_upload_that_is_named_while_blocks_are_collected_is_kept(
     discard = collector._discard_needed
     added: list[str] = []
 
-    async def then_add(candidates: set[Cid]) -> bool:
+    async def then_add(candidates: Candidates) -> bool:
         known = await discard(candidates)
         if not added:
             added.append(await here.add(FIRST))

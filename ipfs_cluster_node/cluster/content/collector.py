@@ -15,7 +15,7 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
-from ipfs_cluster_node.adapters.content.unneeded import discard_blocks, reachable
+from ipfs_cluster_node.adapters.content.unneeded import Candidates, KnownFiles, reachable
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
@@ -64,6 +64,7 @@ class Collector:
         """Collect in `store`; `repair` begins to fetch a missing block of a file held here."""
         self._consensus, self._store, self._repair = consensus, store, repair
         self._clock = clock
+        self._known = KnownFiles()
         self._settled_at = 0.0
         """As of which the state must be current: the holds of an earlier process are lost."""
         self._removed: dict[str, None] = {}
@@ -207,12 +208,12 @@ class Collector:
                 self._sweep_soon()
         freed: dict[str, int] = {}
         with self._store.collecting(as_of):
-            unneeded = {block for found in blocks.values() for block in found}
+            unneeded = Candidates(block for found in blocks.values() for block in found)
             if not await self._discard_needed(unneeded):
                 self._sweep_soon()
                 return {}
             for cid, found in blocks.items():
-                freed[cid] = await self._delete([each for each in found if each in unneeded])
+                freed[cid] = await self._delete([each for each in found if each in unneeded.left])
         return freed
 
     async def _sweep(self) -> None:
@@ -239,35 +240,42 @@ class Collector:
         as_of = await self._confirmed_as_of()
         if as_of is not None:
             with self._store.collecting(as_of):
-                if await self._discard_needed(candidates):
-                    freed_bytes = await self._delete(list(candidates))
+                unneeded = Candidates(candidates)
+                if await self._discard_needed(unneeded):
+                    freed_bytes = await self._delete(list(unneeded.left))
                     log.info("unneeded blocks deleted", extra={"freed_bytes": freed_bytes})
                     return True
         self._sweep_soon()
         return False
 
-    async def _discard_needed(self, candidates: set[Cid]) -> bool:
-        """Remove from a set the blocks that files have; False if some are not known here."""
+    async def _discard_needed(self, candidates: Candidates) -> bool:
+        """Discard the blocks that files have; False if some are not known here."""
         state, here = self._consensus.state(), self._consensus.node_id
-        walked: list[Cid] = []
+        named: set[Cid] = set()
+        unread: list[Cid] = []
         held: set[Cid] = set()
         missing: list[Cid] = []
         for count, content in enumerate(state.contents.listed(), start=1):
-            if not candidates:
+            if not candidates.left:
                 return True
             root = parse_cid(content.cid)
             if root.codec == RAW:
-                candidates.discard(root)
+                candidates.left.discard(root)
+            elif (keys := self._known.keys_of(root)) is not None:
+                named.add(root)
+                candidates.discard_keys(keys)
             else:
-                walked.append(root)
+                named.add(root)
+                unread.append(root)
                 if here in content.holders:
                     held.add(root)
-            if len(walked) == FILES_AT_ONCE:
-                missing += await self._walk(candidates, walked, held)
-                walked, held = [], set()
+            if len(unread) == FILES_AT_ONCE:
+                missing += await self._walk(candidates, unread, held)
+                unread, held = [], set()
             if count % NAMES_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        missing += await self._walk(candidates, walked, held)
+        missing += await self._walk(candidates, unread, held)
+        self._known.forget_others(named)
         for cid in missing[:REPAIRS_MAX]:
             self._repair(cid)
         if missing:
@@ -277,9 +285,13 @@ class Collector:
             )
         return not missing
 
-    async def _walk(self, candidates: set[Cid], roots: list[Cid], held: set[Cid]) -> list[Cid]:
+    async def _walk(self, candidates: Candidates, roots: list[Cid], held: set[Cid]) -> list[Cid]:
         """Discard the blocks of files; returns the missing nodes of those that are held here."""
-        incomplete = await asyncio.to_thread(discard_blocks, candidates, roots, self._store)
+        if not roots:
+            return []
+        incomplete = await asyncio.to_thread(
+            candidates.discard_files, roots, self._store, self._known
+        )
         return [node for root, node in incomplete.items() if root in held]
 
     async def _delete(self, cids: Sequence[Cid]) -> int:

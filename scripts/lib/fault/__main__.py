@@ -44,6 +44,7 @@ GAP_SECONDS_MAX: Final = {
     "members": 5.0,
     "members-cut": 5.0,
     "watch": 5.0,
+    "removals": 5.0,
 }
 """The longest time without an acknowledged write; 3 s where a majority stays.
 

@@ -24,6 +24,7 @@ from scripts.lib.fault.links import (
     slowlink,
 )
 from scripts.lib.fault.processes import clock, kill, kill_all, stop
+from scripts.lib.fault.removals import removals
 from scripts.lib.fault.watch import watch
 
 SCENARIOS: Final = {
@@ -47,6 +48,7 @@ SCENARIOS: Final = {
     "members": members,
     "members-cut": members_cut,
     "watch": watch,
+    "removals": removals,
     "control-stale-reads": control_stale_reads,
     "control-lying-disk": control_lying_disk,
 }
@@ -74,6 +76,7 @@ SECONDS_PER_FAULT: Final = {
     "members": 6.0,
     "members-cut": 12.0,
     "watch": 12.0,
+    "removals": 25.0,
 }
 """The longest that one fault takes with what follows it, also on a busy machine."""
 FAULTS_FIXED: Final = {"oneway": 4, "slowdisk": 4, "loss": 2}
