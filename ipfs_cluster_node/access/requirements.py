@@ -16,7 +16,7 @@ from ipfs_cluster_node.codec.members import (
     serial_of,
     ttl_of,
 )
-from ipfs_cluster_node.codec.proposals import ConfigProposal
+from ipfs_cluster_node.codec.proposals import ConfigPlan, ConfigProposal
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.tasks import cid_text, namespace_of, task_id_of
 from ipfs_cluster_node.core import authorization as auth
@@ -191,6 +191,22 @@ def propose_config(proposal: ConfigProposal, _context: RequestContext) -> Requir
     return requirements
 
 
+def plan_config(plan: ConfigPlan, context: RequestContext) -> Requirements:
+    """Change each of the settings, as `propose_config`, and read it too.
+
+    Of a version, those that would change; the servicer checks that each of them may be read.
+    """
+    keys: Iterable[str] = plan.values
+    if plan.revert_to is not None and context.state is not None:
+        history, settings = context.state.config_history, context.state.settings
+        keys = history.way_back(plan.revert_to, settings) if plan.revert_to in history.kept else ()
+    read = dict.fromkeys((*plan.values, *plan.if_values))
+    return [
+        Requirement(auth.CONFIG_READ, map(auth.setting_args, read)),
+        Requirement(auth.CONFIG_PROPOSE, map(auth.setting_args, keys)),
+    ]
+
+
 def revoke_certificate(
     request: certificate_pb2.RevokeCertificateRequest, context: RequestContext
 ) -> Requirements:
@@ -266,6 +282,7 @@ REQUIREMENTS: Final[Mapping[str, RequirementsOf]] = {
     "MembershipService/CreateJoinToken": create_join_token,
     "MembershipService/DecideJoiner": decide_joiner,
     "MembershipService/GetConfig": get_config,
+    "MembershipService/PlanConfig": plan_config,
     "MembershipService/ProposeConfig": propose_config,
     "MembershipService/RemoveNode": remove_node,
     "MembershipService/RevokeJoinToken": revoke_join_token,
@@ -279,6 +296,7 @@ REQUIREMENTS: Final[Mapping[str, RequirementsOf]] = {
 """By method: those whose request is judged by policies, under the command in the proto."""
 
 DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "MembershipService/PlanConfig": ConfigPlan.of,
     "MembershipService/ProposeConfig": ConfigProposal.of,
     "TaskDispatchService/SubmitTask": Submission.of_one,
     "TaskDispatchService/SubmitTasks": Submission.of_many,

@@ -47,6 +47,7 @@ SHARES: Final[Mapping[str, Share]] = {
     "ContentService/GetBlocks": DOWNLOADS,
     "ContentService/GetContent": DOWNLOADS,
     "ContentService/ListContent": SEARCHES,
+    "MembershipService/ListConfigVersions": SEARCHES,
     "MembershipService/ListJoiners": SEARCHES,
     "MembershipService/ListJoinTokens": SEARCHES,
     "StateDeltaService/GetSnapshot": TABLES,

@@ -9,7 +9,6 @@ from ipfs_cluster_node.cli.completing import (
     completed_joiners,
     completed_members,
     completed_nodes,
-    completed_settings,
 )
 from ipfs_cluster_node.cli.files import force_option, user_file
 from ipfs_cluster_node.cli.groups import Group
@@ -29,8 +28,6 @@ from ipfs_cluster_node.cli.output import (
     client_command,
     counted,
     print_done,
-    print_json,
-    print_table,
     print_view,
     print_views,
     progress_bar,
@@ -323,49 +320,3 @@ async def _decide_joiner(client: Any, node_id: str, *, approved: bool) -> tuple[
     for joiner in found:
         await client.decide_joiner(joiner, approved=approved)
     return Named(node_id, found[0].name), str(found[0].role)
-
-
-@click.group(cls=Group)
-def config() -> None:
-    """The cluster's settings, replicated among the masters."""
-
-
-@config.command("get")
-@click.argument("key", default="", shell_complete=completed_settings)
-@client_command
-def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
-    """List the settings, or print one."""
-    entries = run_client(profile, lambda client: client.get_config(key))
-    if key and not entries:
-        raise ClusterError(
-            Reason.SETTING_NOT_FOUND, f"there is no setting {key!r} that you may see; list them"
-        )
-    if as_json:
-        print_json({entry.key: entry.value for entry in entries})
-        return
-    rows = ((entry.key, entry.value, entry.description) for entry in entries)
-    print_table("Settings", ("key", "value", "what it does"), rows)
-
-
-@config.command("set")
-@click.argument("pairs", metavar="KEY VALUE [KEY VALUE]...", nargs=-1, required=True)
-@click.option("--if-value", help="Only if this is the current value; for one key.")
-@client_command
-def propose_config(
-    profile: str | None, pairs: tuple[str, ...], *, if_value: str | None, as_json: bool
-) -> None:
-    """Change settings, or keys of your own, `user.…`; returns once they are committed.
-
-    Several change together or not at all. An empty value removes a key of your own.
-    """
-    keys, values = pairs[::2], pairs[1::2]
-    if len(keys) != len(values):
-        raise click.UsageError(f"{keys[-1]} has no value")
-    if len(set(keys)) != len(keys):
-        raise click.UsageError("a key is named twice")
-    if if_value is not None and len(keys) != 1:
-        raise click.UsageError("--if-value goes with one key")
-    changes = dict(zip(keys, values, strict=True))
-    if_values = {} if if_value is None else {keys[0]: if_value}
-    run_client(profile, lambda client: client.propose_config(changes, if_values=if_values))
-    print_done(changes, [f"{key} = {value}" for key, value in changes.items()], as_json)

@@ -145,6 +145,14 @@ async def _settings(client: Any, _begun: str) -> list[Item]:
     return [CompletionItem(each.key, help=each.value) for each in await client.get_config()]
 
 
+async def _config_versions(client: Any, _begun: str) -> list[Item]:
+    found = await client.list_config_versions(limit=COMPLETED_MAX)
+    return [
+        CompletionItem(str(v.version), help=" ".join(change.key for change in v.changes[:4]))
+        for v in found
+    ]
+
+
 completed_nodes: Final = completing(_nodes)
 completed_members: Final = completing(_members)
 completed_joiners: Final = completing(_joiners)
@@ -156,3 +164,4 @@ completed_delegations: Final = completing(_delegations)
 completed_tokens: Final = completing(_delegations_and_join_tokens)
 completed_serials: Final = completing(_serials)
 completed_settings: Final = completing(_settings)
+completed_config_versions: Final = completing(_config_versions)

@@ -30,7 +30,7 @@ COMMANDS: Final = {
     "audit": ("audit_commands", "The audit log: who did what, and who was refused."),
     "auth": ("access_commands", "Permissions: what you and others may do."),
     "cert": ("certificate_commands", "Certificates of nodes and clients."),
-    "config": ("cluster_commands", "The cluster's settings."),
+    "config": ("config_commands", "The cluster's settings: change, plan, history, revert."),
     "state": ("state_commands", "The cluster's state as tables."),
     "task": ("task_commands", "Submit, list, watch and cancel tasks."),
     "sql": ("sql_commands", "Run a SELECT over files on a worker."),

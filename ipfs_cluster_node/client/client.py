@@ -20,12 +20,12 @@ from ipfs_cluster_node.client import backup
 from ipfs_cluster_node.client.access import AccessCalls
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT
 from ipfs_cluster_node.client.certificates import CertificateCalls, ProfileCertificate
+from ipfs_cluster_node.client.configuration import ConfigCalls
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.client.lookups import Lookups
 from ipfs_cluster_node.client.membership import MembershipCalls
 from ipfs_cluster_node.client.patience import Patience
 from ipfs_cluster_node.client.sql import SqlCalls
-from ipfs_cluster_node.client.state import StateCalls
 from ipfs_cluster_node.client.values import seconds
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -51,7 +51,7 @@ LEARN_SECONDS_MAX: Final = 5.0
 LEARN_INTERVAL_SECONDS: Final = 60.0
 
 
-class Client(AccessCalls, CertificateCalls, MembershipCalls, SqlCalls, StateCalls):
+class Client(AccessCalls, CertificateCalls, ConfigCalls, MembershipCalls, SqlCalls):
     """One cluster, as one principal.
 
     Every operation goes to the leader, follows it when it changes, and is retried safely until it

@@ -1,6 +1,6 @@
-"""Client operations on nodes, joiners and the cluster's settings."""
+"""Client operations on nodes, joiners."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
@@ -13,7 +13,6 @@ from ipfs_cluster_node.core.views import (
     ListedJoiner,
     ListedJoinToken,
     ListedNode,
-    ListedSetting,
     NewJoinToken,
 )
 from ipfs_cluster_node.v1 import membership_pb2 as pb
@@ -129,34 +128,5 @@ class MembershipCalls(Calls):
             did=joiner.did,
             token_id=joiner.token_id,
             approved=approved,
-        )
-        await self._unary(request, timeout)
-
-    async def get_config(
-        self, key: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[ListedSetting]:
-        """Read the cluster's settings, or one of them."""
-        return await self._list(
-            pb.GetConfigRequest(key=key), "entries", codecs.SETTING.decode, timeout
-        )
-
-    async def propose_config(
-        self,
-        values: Mapping[str, str],
-        *,
-        if_values: Mapping[str, str] | None = None,
-        timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> None:
-        """Change cluster settings, or keys of your own that begin with `user.`: all, or none.
-
-        Args:
-            values: The new value of each key, 1 to 1,000 of them; an empty one removes a key of
-                your own.
-            if_values: The required current values of these keys, empty for one that is not set; if
-                one differs nothing is changed, and the error is CONFIG_CHANGED.
-            timeout: For all attempts to reach the leader together.
-        """
-        request = pb.ProposeConfigRequest(
-            request_id=new_request_id(), values=values, if_values=if_values
         )
         await self._unary(request, timeout)

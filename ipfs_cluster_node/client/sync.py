@@ -155,6 +155,11 @@ class SyncClient:
     decide_joiner = _blocking(Client.decide_joiner)
     get_config = _blocking(Client.get_config)
     propose_config = _blocking(Client.propose_config)
+    plan_config = _blocking(Client.plan_config)
+    plan_revert = _blocking(Client.plan_revert)
+    revert_config = _blocking(Client.revert_config)
+    list_config_versions = _blocking(Client.list_config_versions)
+    watch_config = _iterating(Client.watch_config)
 
     get_caller = _blocking(Client.get_caller)
     put_delegation = _blocking(Client.put_delegation)

@@ -34,6 +34,7 @@ from ipfs_cluster_node.core.commands import (
     RevokeJoinToken,
     SetLiveness,
 )
+from ipfs_cluster_node.core.config_history import PlannedChange, plan
 from ipfs_cluster_node.core.effects import Rejected
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
@@ -48,7 +49,12 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Role,
 )
-from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX, stored_values
+from ipfs_cluster_node.core.settings import (
+    CHANGES_MAX,
+    USER_VALUE_CHARS_MAX,
+    ConfigChangedError,
+    stored_values,
+)
 from ipfs_cluster_node.core.state import MORE
 from ipfs_cluster_node.worker.v1 import node_pb2
 
@@ -360,21 +366,31 @@ class Members(Removals):
         request_id: str,
     ) -> None:
         """Commit settings."""
-        if not 1 <= len(values) <= CHANGES_MAX:
-            raise invalid_field("values", f"1 to {CHANGES_MAX}")
-        if len(if_values) > CHANGES_MAX:
-            raise invalid_field("if_values", f"at most {CHANGES_MAX}")
-        # At most four bytes a character. All settings fit in one answer.
-        if 4 * max(map(len, values.values())) > USER_VALUE_CHARS_MAX:
-            for key, value in values.items():
-                if len(value.encode()) > USER_VALUE_CHARS_MAX:
-                    bound = f"at most {USER_VALUE_CHARS_MAX} bytes"
-                    raise invalid_field(f"values[{key[:64]}]", bound)
+        body = _proposal(values, if_values)
         self._consensus.check_leads()
-        body = ProposeConfig(
-            values=stored_values(values), if_values=stored_values(if_values), with_version=True
-        )
         await self._consensus.propose(body, caller=caller, request_id=request_id)
+
+    def plan_config(
+        self, values: Mapping[str, str], if_values: Mapping[str, str]
+    ) -> list[PlannedChange]:
+        """What `propose_config` of these would do; raises what it would."""
+        body = _proposal(values, if_values)
+        settings = self._consensus.read_state().settings
+        try:
+            return plan(settings, body.values, body.if_values)
+        except ConfigChangedError as error:
+            raise ClusterError(Reason.CONFIG_CHANGED, str(error)) from None
+        except ValueError as error:
+            raise ClusterError(Reason.INVALID_ARGUMENT, str(error)) from None
+
+    def plan_revert(self, version: int) -> list[PlannedChange]:
+        """What would bring back the settings of a version; raises VERSION_NOT_FOUND."""
+        state = self._consensus.read_state()
+        try:
+            values = state.config_history.way_back(version, state.settings)
+        except LookupError as error:
+            raise ClusterError(Reason.VERSION_NOT_FOUND, str(error)) from None
+        return plan(state.settings, values, {})
 
     def masters(self) -> Iterable[Principal]:
         """Every master, the leader first."""
@@ -439,3 +455,19 @@ def check_enrolment(*, token_id: str, did: Did, request_der: bytes, proof: bytes
         raise ClusterError(
             Reason.PROOF_INVALID, "the identity did not sign this request; sign it with its key"
         )
+
+
+def _proposal(values: Mapping[str, str], if_values: Mapping[str, str]) -> ProposeConfig:
+    if not 1 <= len(values) <= CHANGES_MAX:
+        raise invalid_field("values", f"1 to {CHANGES_MAX}")
+    if len(if_values) > CHANGES_MAX:
+        raise invalid_field("if_values", f"at most {CHANGES_MAX}")
+    # At most four bytes a character. All settings fit in one answer.
+    if 4 * max(map(len, values.values())) > USER_VALUE_CHARS_MAX:
+        for key, value in values.items():
+            if len(value.encode()) > USER_VALUE_CHARS_MAX:
+                bound = f"at most {USER_VALUE_CHARS_MAX} bytes"
+                raise invalid_field(f"values[{key[:64]}]", bound)
+    return ProposeConfig(
+        values=stored_values(values), if_values=stored_values(if_values), with_version=True
+    )

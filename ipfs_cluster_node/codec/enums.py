@@ -8,6 +8,7 @@ from ipfs_cluster_node.core.audit import AuditObjectKind, Outcome
 from ipfs_cluster_node.core.certificates import RotationPhase
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.model import Liveness, Role, TaskState
+from ipfs_cluster_node.core.settings import SettingKind
 from ipfs_cluster_node.core.state_events import ResetCause
 from ipfs_cluster_node.v1 import (
     audit_pb2,
@@ -70,6 +71,7 @@ class Choice(Generic[W]):
 ROLE: Final = Choice(roles_pb2.Role, Role)
 GRANT: Final = Choice(roles_pb2.Grant, str)
 CALLER_CLASS: Final = Choice(options_pb2.CallerClass, str)
+SETTING_KIND: Final = Choice(membership_pb2.SettingKind, SettingKind)
 LIVENESS: Final = Choice(membership_pb2.NodeLiveness, Liveness)
 AUDIT_OBJECT_KIND: Final = Choice(audit_pb2.AuditObjectKind, AuditObjectKind)
 OUTCOME: Final = Choice(audit_pb2.AuditOutcome, Outcome)

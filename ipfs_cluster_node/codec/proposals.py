@@ -31,6 +31,31 @@ class ConfigProposal(NamedTuple):
         )
 
 
+class ConfigPlan(NamedTuple):
+    """The settings of a `PlanConfig`: to be set, and expected; or the version to go back to."""
+
+    values: Mapping[str, str]
+    if_values: Mapping[str, str]
+    revert_to: int | None
+
+    @classmethod
+    def of(cls, request: pb.PlanConfigRequest) -> Self:
+        """Decode a request.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, as of a `ConfigProposal`, or for both values and a
+                version.
+        """
+        plan = cls(
+            _settings(request.values, "values"),
+            _settings(request.if_values, "if_values"),
+            request.revert_to if request.HasField("revert_to") else None,
+        )
+        if plan.revert_to is not None and (plan.values or plan.if_values):
+            raise invalid_field("revert_to", "without values and if_values")
+        return plan
+
+
 def _settings(stored: Mapping[str, str], field: str) -> dict[str, str]:
     if len(stored) > CHANGES_MAX:
         raise invalid_field(field, f"at most {CHANGES_MAX}")

@@ -42,7 +42,7 @@ FORMAT: Final = 0
 """The newest format of a snapshot that this release knows."""
 PART_RECORDS: Final = 100
 PART_BYTES: Final = 1024 * 1024
-"""Bytes of payloads and results, or characters of settings, after which a part ends."""
+"""Bytes of payloads and results, or of settings, after which a part ends."""
 
 _REQUEST: Final = codec(RequestRecord, snapshot_pb2.RequestRecord)
 _CONTENT_RENAMED: Final = {"holders": "node_ids"}
@@ -109,7 +109,7 @@ def _sliced(records: Iterable[T]) -> Iterator[list[T]]:
             case Task():
                 part_bytes += record.stored_bytes
             case ConfigVersion():
-                part_bytes += record.stored_chars
+                part_bytes += record.stored_bytes
         if len(part) == PART_RECORDS or part_bytes >= PART_BYTES:
             yield part
             part, part_bytes = [], 0

@@ -17,6 +17,7 @@ from ipfs_cluster_node.codec.enums import (
     OUTCOME,
     PHASE,
     ROLE,
+    SETTING_KIND,
     TASK_STATE,
 )
 from ipfs_cluster_node.codec.tasks import (
@@ -64,6 +65,7 @@ _TIMES: Final = {
     "liveness_at_ms": "liveness_time",
     "not_before_ms": "not_before_time",
     "phase_at_ms": "phase_time",
+    "proposed_at_ms": "propose_time",
     "submitted_at_ms": "submit_time",
 }
 """Fields that are timestamps in a message."""
@@ -140,7 +142,12 @@ _ROLE_AND_GRANT: Final = {"role": ROLE.by, "grant": GRANT.by}
 NEW_JOIN_TOKEN: Final = _view(views.NewJoinToken, membership_pb2.CreateJoinTokenResponse)
 JOIN_TOKEN: Final = _view(views.ListedJoinToken, membership_pb2.JoinToken, by=_ROLE_AND_GRANT)
 JOINER: Final = _view(views.ListedJoiner, membership_pb2.Joiner, by=_ROLE_AND_GRANT)
-SETTING: Final = _view(views.ListedSetting, membership_pb2.ConfigEntry)
+SETTING: Final = _view(
+    views.ListedSetting, membership_pb2.ConfigEntry, by={"kind": SETTING_KIND.by}
+)
+PLANNED_SETTING: Final = _view(views.PlannedSetting, membership_pb2.PlannedChange)
+_view(views.ConfigChange, membership_pb2.ConfigChange)
+CONFIG_VERSION: Final = _view(views.ListedConfigVersion, membership_pb2.ConfigVersion)
 _RAFT: Final = _view(views.RaftHealth, health_pb2.RaftHealth)
 _view(views.HealthCheck, health_pb2.HealthCheck)
 HEALTH: Final = _view(

@@ -1,16 +1,18 @@
 """The versions of the cluster's settings: who changed what and when, and the way back."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from ipfs_cluster_node.core.settings import ClusterConfig
+from ipfs_cluster_node.core.settings import SETTINGS, ClusterConfig
 from ipfs_cluster_node.core.tables import Notes, Table, TableName
 
 VERSIONS_MAX: Final = 1000
 """Versions kept; the oldest is dropped."""
-VERSIONS_CHARS_MAX: Final = 4 * 1024 * 1024
-"""Characters of keys and values in all versions; the oldest are dropped, never the newest."""
+VERSIONS_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of all versions, about; beyond, the oldest are dropped, never the newest."""
+KEY_BYTES: Final = 64
+"""Counted for each key of a version, besides the characters of it and of its two values."""
 
 
 class ConfigVersion(NamedTuple):
@@ -28,14 +30,13 @@ class ConfigVersion(NamedTuple):
     """The new values, by the same keys; empty if none is set any longer."""
 
     @property
-    def stored_chars(self) -> int:
-        """Characters of its keys and values."""
-        return _stored_chars(self.before, self.after)
+    def stored_bytes(self) -> int:
+        """What it takes of `VERSIONS_BYTES_MAX`."""
+        return _stored_bytes(self.before, self.after)
 
 
-def _stored_chars(before: Mapping[str, str], after: Mapping[str, str]) -> int:
-    join = "".join
-    return len(join(after)) + len(join(after.values())) + len(join(before.values()))
+def _stored_bytes(before: Mapping[str, str], after: Mapping[str, str]) -> int:
+    return len("".join([*after, *after.values(), *before.values()])) + KEY_BYTES * len(after)
 
 
 class ConfigHistory(Table[int, ConfigVersion]):
@@ -45,8 +46,8 @@ class ConfigHistory(Table[int, ConfigVersion]):
         """Start from `versions`, oldest first."""
         rows = {each.number: each for each in versions}
         super().__init__(TableName.CONFIG_VERSIONS, notes, rows.items())
-        self._sizes = deque(each.stored_chars for each in rows.values())
-        self._chars = sum(self._sizes)
+        self._sizes = deque(each.stored_bytes for each in rows.values())
+        self._bytes = sum(self._sizes)
         self.newest = next(reversed(rows), 0)
         """The number of the newest version; 0 before the first one."""
 
@@ -54,25 +55,36 @@ class ConfigHistory(Table[int, ConfigVersion]):
         self, at_ms: int, by: str, before: Mapping[str, str], after: Mapping[str, str]
     ) -> None:
         """Add a version; beyond the bounds the oldest are dropped."""
+        # Inline, what `put` and `drop` do: it is done for each of a thousand proposals a second.
+        touched, sizes = self._touched, self._sizes
         self.newest = number = self.newest + 1
-        self.put(number, ConfigVersion(number, at_ms, by, before, after))
-        sizes = self._sizes
-        sizes.append(chars := _stored_chars(before, after))
-        self._chars += chars
-        while len(sizes) > VERSIONS_MAX or (self._chars > VERSIONS_CHARS_MAX and len(sizes) > 1):
-            self.drop(number - len(sizes) + 1)
-            self._chars -= sizes.popleft()
+        self[number] = ConfigVersion(number, at_ms, by, before, after)
+        touched.append(number)
+        sizes.append(size := _stored_bytes(before, after))
+        self._bytes += size
+        while len(sizes) > VERSIONS_MAX or (self._bytes > VERSIONS_BYTES_MAX and len(sizes) > 1):
+            oldest = number - len(sizes) + 1
+            del self[oldest]
+            touched.append(oldest)
+            self._bytes -= sizes.popleft()
 
     @property
-    def oldest_reachable(self) -> int:
-        """The oldest version whose settings are known: the one before the oldest that is kept."""
-        return self.newest - len(self)
+    def kept(self) -> range:
+        """The versions whose settings are known, with the one before the oldest that is kept."""
+        return range(self.newest - len(self), self.newest + 1)
+
+    def newest_first(self, before: int | None = None) -> Iterator[ConfigVersion]:
+        """The versions below this number, or all; others may come and go meanwhile."""
+        number = self.newest if before is None else min(self.newest, before - 1)
+        while (version := self.get(number)) is not None:
+            yield version
+            number -= 1
 
     def way_back(self, number: int, config: ClusterConfig) -> dict[str, str]:
         """The changes that bring today's settings back to those right after a version.
 
         Args:
-            number: The version, `oldest_reachable` to `newest`; 0 is before the first one.
+            number: The version, one of `kept`; 0 is before the first one.
             config: Today's settings.
 
         Returns:
@@ -81,13 +93,49 @@ class ConfigHistory(Table[int, ConfigVersion]):
         Raises:
             LookupError: There is no such version any longer, or not yet; the message says which.
         """
-        if not self.oldest_reachable <= number <= self.newest:
+        kept = self.kept
+        if number not in kept:
             raise LookupError(
-                f"there is no version {number}; one can go back to {self.oldest_reachable} to "
-                f"{self.newest}"
+                f"there is no version {number}; one can go back to {kept[0]} to {kept[-1]}"
             )
         then: dict[str, str] = {}
         for each in range(self.newest, number, -1):
             then |= self[each].before
         now = config.changed
         return {key: then[key] for key in sorted(then) if now.get(key, "") != then[key]}
+
+
+class PlannedChange(NamedTuple):
+    """What a proposal would do to one key."""
+
+    key: str
+    value: str
+    """Today's; empty for a user's key that is not set."""
+    new_value: str
+    """As it would be stored; empty if none would be set."""
+    default_value: str
+    """In effect where none is set; empty for a user's key."""
+    changes: bool
+    """Whether the stored value would change."""
+
+
+def plan(
+    config: ClusterConfig, values: Mapping[str, str], if_values: Mapping[str, str]
+) -> list[PlannedChange]:
+    """What `ClusterConfig.change` would do, by key; `config` stays as it is.
+
+    Raises:
+        ValueError: As `ClusterConfig.change` does.
+        ConfigChangedError: Likewise.
+    """
+    _, after = ClusterConfig(config.changed).change(values, if_values)
+    return [
+        PlannedChange(
+            key,
+            config.text(key),
+            values[key],
+            SETTINGS[key].default if key in SETTINGS else "",
+            key in after,
+        )
+        for key in sorted(values)
+    ]

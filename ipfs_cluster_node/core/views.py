@@ -11,6 +11,7 @@ from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, node_id_from_did
 from ipfs_cluster_node.core.model import Liveness, Role, TaskInput, TaskState
+from ipfs_cluster_node.core.settings import SettingKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,45 @@ class ListedSetting:
     key: str = ""
     value: str = ""
     description: str = ""
+    kind: SettingKind | None = None
+    default_value: str = ""
+    minimum_value: str = ""
+    maximum_value: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSetting:
+    """What a proposal would do to one setting."""
+
+    key: str = ""
+    value: str = ""
+    """Today's; empty for a key of a user that is not set."""
+    new_value: str = ""
+    """Empty: a user's key would be removed, one of the cluster's have its default."""
+    default_value: str = ""
+    changes: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChange:
+    """A setting that a proposal changed; an empty value: none was set, the default in effect."""
+
+    key: str = ""
+    old_value: str = ""
+    new_value: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedConfigVersion:
+    """What one proposal changed in the settings, who made it, and when."""
+
+    version: int = 0
+    proposed_at_ms: int = 0
+    proposer_did: str = ""
+    proposer_name: str = ""
+    """Empty if the cluster does not know it."""
+    changes: tuple[ConfigChange, ...] = ()
+    """By key; only those that the caller may read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from ipfs_cluster_node.cluster.backups import Backups
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.pages import page_of_items
+from ipfs_cluster_node.codec.enums import SETTING_KIND
 from ipfs_cluster_node.codec.members import (
     did_of,
     endpoints_of,
@@ -22,7 +23,7 @@ from ipfs_cluster_node.codec.members import (
     ttl_of,
 )
 from ipfs_cluster_node.codec.pages import PAGE_DIGITS_MAX, bad_page_token, page_of
-from ipfs_cluster_node.codec.proposals import ConfigProposal
+from ipfs_cluster_node.codec.proposals import ConfigPlan, ConfigProposal
 from ipfs_cluster_node.codec.tasks import duration_of_ms, name_of, request_id_of, timestamp_of_ms
 from ipfs_cluster_node.codec.views import task_counts_to_proto
 from ipfs_cluster_node.core.authorization import (
@@ -31,8 +32,12 @@ from ipfs_cluster_node.core.authorization import (
     setting_args,
 )
 from ipfs_cluster_node.core.commands import DecideJoiner
+from ipfs_cluster_node.core.config_history import ConfigVersion
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.model import Liveness
-from ipfs_cluster_node.core.settings import SETTINGS, ClusterConfig
+from ipfs_cluster_node.core.settings import SETTINGS, ClusterConfig, SettingKind
+from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1 import membership_pb2_grpc
 
@@ -258,6 +263,62 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         )
         return pb.ProposeConfigResponse()
 
+    async def PlanConfig(  # type: ignore[override]  # Decoded: see `requirements.DECODERS`.
+        self, request: ConfigPlan, context: Any
+    ) -> pb.PlanConfigResponse:
+        """Say what a proposal would change."""
+        if request.revert_to is None:
+            planned = self._members.plan_config(request.values, request.if_values)
+        else:
+            planned = self._members.plan_revert(request.revert_to)
+            permissions = current_permissions()
+            for change in planned:
+                if not permissions.allows(setting_args(change.key)):
+                    raise ClusterError(
+                        Reason.NOT_DELEGATED,
+                        f"version {request.revert_to} differs from today in settings that you may "
+                        "not read",
+                    )
+        changes = [pb.PlannedChange(**change._asdict()) for change in planned]
+        return pb.PlanConfigResponse(changes=changes)
+
+    async def ListConfigVersions(
+        self, request: pb.ListConfigVersionsRequest, context: Any
+    ) -> pb.ListConfigVersionsResponse:
+        """List the versions of the settings."""
+        page = page_of(request, "config_versions")
+        state = self._consensus.read_state()
+        after = page.after_number()
+        shown, following = await page_of_items(
+            (
+                (_version(version, state, request.key), version.number)
+                for version in state.config_history.newest_first(after)
+                if version.number > request.after_version and request.version in (0, version.number)
+            ),
+            page,
+        )
+        return pb.ListConfigVersionsResponse(versions=shown, next_page_token=following)
+
+
+def _version(version: ConfigVersion, state: ClusterState, only: str) -> pb.ConfigVersion | None:
+    """A version as the caller may see it; None if it may read none of its keys."""
+    allows = current_permissions().allows
+    before, after = version.before, version.after
+    keys = sorted(after) if not only else [only] if only in after else []
+    keys = [key for key in keys if allows(setting_args(key))]
+    if not keys:
+        return None
+    proposer = state.members.get(Did(version.by))
+    return pb.ConfigVersion(
+        version=version.number,
+        propose_time=timestamp_of_ms(version.at_ms),
+        proposer_did=version.by,
+        proposer_name=proposer.name if proposer else "",
+        changes=[
+            pb.ConfigChange(key=key, old_value=before[key], new_value=after[key]) for key in keys
+        ],
+    )
+
 
 def _joiner_key(key: str) -> tuple[int, str]:
     asked_at_ms, _, did = key.partition(" ")
@@ -274,4 +335,8 @@ def _entry(settings: ClusterConfig, key: str) -> pb.ConfigEntry:
         description="yours"
         if setting is None
         else f"{setting.description}; {setting.minimum} to {setting.maximum}",
+        kind=SETTING_KIND.numbers[setting.kind if setting else SettingKind.TEXT],
+        default_value=setting.default if setting else "",
+        minimum_value=setting.minimum if setting else "",
+        maximum_value=setting.maximum if setting else "",
     )

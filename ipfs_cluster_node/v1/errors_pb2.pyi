@@ -147,6 +147,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A task that has not ended needs the file, as an input or its result; the message names the task."""
     ERROR_REASON_CONFIG_CHANGED: _ErrorReason.ValueType  # 79
     """The setting has another value than `if_value`; read it again."""
+    ERROR_REASON_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 80
+    """This version of the settings is not kept any longer, or not there yet; the message says which are."""
     ERROR_REASON_AUTHORITY_SEALED: _ErrorReason.ValueType  # 90
     """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. From `recover`: the
     passphrase is wrong.
@@ -312,6 +314,8 @@ ERROR_REASON_CONTENT_NEEDED: ErrorReason.ValueType  # 75
 """A task that has not ended needs the file, as an input or its result; the message names the task."""
 ERROR_REASON_CONFIG_CHANGED: ErrorReason.ValueType  # 79
 """The setting has another value than `if_value`; read it again."""
+ERROR_REASON_VERSION_NOT_FOUND: ErrorReason.ValueType  # 80
+"""This version of the settings is not kept any longer, or not there yet; the message says which are."""
 ERROR_REASON_AUTHORITY_SEALED: ErrorReason.ValueType  # 90
 """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. From `recover`: the
 passphrase is wrong.

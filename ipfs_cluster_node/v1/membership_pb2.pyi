@@ -52,6 +52,38 @@ NODE_LIVENESS_DEAD: NodeLiveness.ValueType  # 3
 """Its lease ran out."""
 Global___NodeLiveness: _TypeAlias = NodeLiveness  # noqa: Y015
 
+class _SettingKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SettingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SettingKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SETTING_KIND_UNSPECIFIED: _SettingKind.ValueType  # 0
+    """Not set."""
+    SETTING_KIND_DURATION: _SettingKind.ValueType  # 1
+    """A duration such as `500ms`, `5s`, `90m`, `24h` or `7d`. Also taken: `1h30m`, `1.5h`, `2w`."""
+    SETTING_KIND_BYTES: _SettingKind.ValueType  # 2
+    """A number of bytes. Also taken: `256MiB`, `1.5GiB`."""
+    SETTING_KIND_COUNT: _SettingKind.ValueType  # 3
+    """A whole number."""
+    SETTING_KIND_TEXT: _SettingKind.ValueType  # 4
+    """Any text: a user's key."""
+
+class SettingKind(_SettingKind, metaclass=_SettingKindEnumTypeWrapper):
+    """What the values of a setting are."""
+
+SETTING_KIND_UNSPECIFIED: SettingKind.ValueType  # 0
+"""Not set."""
+SETTING_KIND_DURATION: SettingKind.ValueType  # 1
+"""A duration such as `500ms`, `5s`, `90m`, `24h` or `7d`. Also taken: `1h30m`, `1.5h`, `2w`."""
+SETTING_KIND_BYTES: SettingKind.ValueType  # 2
+"""A number of bytes. Also taken: `256MiB`, `1.5GiB`."""
+SETTING_KIND_COUNT: SettingKind.ValueType  # 3
+"""A whole number."""
+SETTING_KIND_TEXT: SettingKind.ValueType  # 4
+"""Any text: a user's key."""
+Global___SettingKind: _TypeAlias = SettingKind  # noqa: Y015
+
 @_typing.final
 class Node(_message.Message):
     """A node of the cluster."""
@@ -911,22 +943,38 @@ class ConfigEntry(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+    MINIMUM_VALUE_FIELD_NUMBER: _builtins.int
+    MAXIMUM_VALUE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Its key, for example `node_lease`; the cluster ignores those that begin with `user.`."""
     value: _builtins.str
     """Its value as text: a duration such as `5s`, a whole number, or for a user's key any text."""
     description: _builtins.str
     """What it does, with its range."""
+    kind: Global___SettingKind.ValueType
+    """What its values are."""
+    default_value: _builtins.str
+    """In effect where none is set; empty for a user's key."""
+    minimum_value: _builtins.str
+    """The least value; empty for a user's key."""
+    maximum_value: _builtins.str
+    """The greatest value; empty for a user's key."""
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
         value: _builtins.str = ...,
         description: _builtins.str = ...,
+        kind: Global___SettingKind.ValueType = ...,
+        default_value: _builtins.str = ...,
+        minimum_value: _builtins.str = ...,
+        maximum_value: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "key", b"key", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_value", b"default_value", "description", b"description", "key", b"key", "kind", b"kind", "maximum_value", b"maximum_value", "minimum_value", b"minimum_value", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1016,7 +1064,8 @@ class ProposeConfigRequest(_message.Message):
         """The new values by key, 1 to 1,000 of them: all are set, in one log entry, or none. A key is one
         that `GetConfig` lists, or one of your own: `user.` and 1 to 58 characters of
         `A-Z a-z 0-9 . _ -`, at most 1,000 of them. A value is as `GetConfig` spells it; for your own
-        keys at most 1,024 bytes, and an empty one removes the key.
+        keys at most 1,024 bytes, and an empty one removes the key. An empty value of one of the cluster's returns it to its
+        default.
         """
 
     @_builtins.property
@@ -1056,6 +1105,284 @@ class ProposeConfigResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProposeConfigResponse: _TypeAlias = ProposeConfigResponse  # noqa: Y015
+
+@_typing.final
+class PlanConfigRequest(_message.Message):
+    """The changes to plan: either `values`, or `revert_to`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class IfValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    IF_VALUES_FIELD_NUMBER: _builtins.int
+    REVERT_TO_FIELD_NUMBER: _builtins.int
+    revert_to: _builtins.int
+    """A version whose settings to bring back; 0 is before the first one."""
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As those of `ProposeConfigRequest`."""
+
+    @_builtins.property
+    def if_values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As those of `ProposeConfigRequest`."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        if_values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        revert_to: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_revert_to", b"_revert_to", "revert_to", b"revert_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_revert_to", b"_revert_to", "if_values", b"if_values", "revert_to", b"revert_to", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__revert_to: _TypeAlias = _typing.Literal["revert_to"]  # noqa: Y015
+    _WhichOneofArgType__revert_to: _TypeAlias = _typing.Literal["_revert_to", b"_revert_to"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revert_to) -> _WhichOneofReturnType__revert_to | None: ...
+
+Global___PlanConfigRequest: _TypeAlias = PlanConfigRequest  # noqa: Y015
+
+@_typing.final
+class PlanConfigResponse(_message.Message):
+    """What would change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedChange]:
+        """By key: of `values` each one; with `revert_to` those that would change, so none if the settings are as they were."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___PlannedChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanConfigResponse: _TypeAlias = PlanConfigResponse  # noqa: Y015
+
+@_typing.final
+class PlannedChange(_message.Message):
+    """What a proposal would do to one key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    NEW_VALUE_FIELD_NUMBER: _builtins.int
+    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key."""
+    value: _builtins.str
+    """Today's value; empty for a user's key that is not set."""
+    new_value: _builtins.str
+    """The new value, as it would be stored. Empty: a user's key would be removed, one of the cluster's have its default."""
+    default_value: _builtins.str
+    """In effect where none is set; empty for a user's key."""
+    changes: _builtins.bool
+    """Whether the stored value would change."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+        new_value: _builtins.str = ...,
+        default_value: _builtins.str = ...,
+        changes: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "default_value", b"default_value", "key", b"key", "new_value", b"new_value", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedChange: _TypeAlias = PlannedChange  # noqa: Y015
+
+@_typing.final
+class ListConfigVersionsRequest(_message.Message):
+    """The versions to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    AFTER_VERSION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Only versions that changed this key, and of them only this. Unset: all."""
+    version: _builtins.int
+    """Only this version. Unset or 0: all."""
+    after_version: _builtins.int
+    """Only versions after this one."""
+    page_size: _builtins.int
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    it exceeds 2 MiB.
+    """
+    page_token: _builtins.str
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        version: _builtins.int = ...,
+        after_version: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "key", b"key", "page_size", b"page_size", "page_token", b"page_token", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListConfigVersionsRequest: _TypeAlias = ListConfigVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListConfigVersionsResponse(_message.Message):
+    """Versions of the settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Unset on the last page."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigVersion]:
+        """The newest first."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___ConfigVersion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListConfigVersionsResponse: _TypeAlias = ListConfigVersionsResponse  # noqa: Y015
+
+@_typing.final
+class ConfigVersion(_message.Message):
+    """What one proposal changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PROPOSE_TIME_FIELD_NUMBER: _builtins.int
+    PROPOSER_DID_FIELD_NUMBER: _builtins.int
+    PROPOSER_NAME_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Its number, from 1."""
+    proposer_did: _builtins.str
+    """The DID of its proposer."""
+    proposer_name: _builtins.str
+    """The proposer's name, if the cluster knows it."""
+    @_builtins.property
+    def propose_time(self) -> _timestamp_pb2.Timestamp:
+        """When its leader proposed it, by that one's clock."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigChange]:
+        """By key, of those that the caller may read."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        propose_time: _timestamp_pb2.Timestamp | None = ...,
+        proposer_did: _builtins.str = ...,
+        proposer_name: _builtins.str = ...,
+        changes: _abc.Iterable[Global___ConfigChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["propose_time", b"propose_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "propose_time", b"propose_time", "proposer_did", b"proposer_did", "proposer_name", b"proposer_name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigVersion: _TypeAlias = ConfigVersion  # noqa: Y015
+
+@_typing.final
+class ConfigChange(_message.Message):
+    """A changed key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    OLD_VALUE_FIELD_NUMBER: _builtins.int
+    NEW_VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key."""
+    old_value: _builtins.str
+    """The value before; empty if none was set: one of the cluster's had its default."""
+    new_value: _builtins.str
+    """The value since then; empty if none was set any longer."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        old_value: _builtins.str = ...,
+        new_value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "new_value", b"new_value", "old_value", b"old_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigChange: _TypeAlias = ConfigChange  # noqa: Y015
 
 @_typing.final
 class CreateBackupRequest(_message.Message):

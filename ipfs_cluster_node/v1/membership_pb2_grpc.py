@@ -93,6 +93,16 @@ class MembershipServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigResponse.FromString,
                 _registered_method=True)
+        self.PlanConfig = channel.unary_unary(
+                '/ipfs_cluster_node.v1.MembershipService/PlanConfig',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.PlanConfigRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.PlanConfigResponse.FromString,
+                _registered_method=True)
+        self.ListConfigVersions = channel.unary_unary(
+                '/ipfs_cluster_node.v1.MembershipService/ListConfigVersions',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListConfigVersionsRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListConfigVersionsResponse.FromString,
+                _registered_method=True)
         self.CreateBackup = channel.unary_stream(
                 '/ipfs_cluster_node.v1.MembershipService/CreateBackup',
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateBackupRequest.SerializeToString,
@@ -215,10 +225,37 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ProposeConfig(self, request, context):
-        """Changes cluster settings, all or none; answers once that is committed.
+        """Changes cluster settings, all or none; answers once that is committed. What changed is kept as a version, with the
+        caller and the leader's time: see `ListConfigVersions`.
 
         Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
         1,000 of them; `CONFIG_CHANGED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanConfig(self, request, context):
+        """Says what a `ProposeConfig` of the same values would do, or what would bring back the settings of an earlier version.
+        Changes nothing.
+
+        To revert: plan with `revert_to`; of the planned changes, propose each `new_value` with `value` as its `if_values`.
+        A change in between then makes it a conflict, and is not lost.
+        Needs the right to propose each of the keys, and to read it. Answered by the leader.
+        Errors: those of `ProposeConfig`; `VERSION_NOT_FOUND` for a version that is not kept any longer, or not there yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConfigVersions(self, request, context):
+        """Lists the versions of the settings, the newest first: what each proposal changed, of the keys that the caller may read.
+        A version is numbered from 1, each one more than the one before. One that changed nothing has no version.
+
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
+        Limits: the newest 1,000 versions are kept, of about 4 MiB together, but always the newest one.
+        Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,6 +333,16 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.ProposeConfig,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigResponse.SerializeToString,
+            ),
+            'PlanConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanConfig,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.PlanConfigRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.PlanConfigResponse.SerializeToString,
+            ),
+            'ListConfigVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConfigVersions,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListConfigVersionsRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListConfigVersionsResponse.SerializeToString,
             ),
             'CreateBackup': grpc.unary_stream_rpc_method_handler(
                     servicer.CreateBackup,
@@ -604,6 +651,60 @@ class MembershipService:
             '/ipfs_cluster_node.v1.MembershipService/ProposeConfig',
             ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.MembershipService/PlanConfig',
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.PlanConfigRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.PlanConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConfigVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.MembershipService/ListConfigVersions',
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.ListConfigVersionsRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.ListConfigVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,10 +105,29 @@ class MembershipServiceStub:
     applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
     """
     ProposeConfig: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]
-    """Changes cluster settings, all or none; answers once that is committed.
+    """Changes cluster settings, all or none; answers once that is committed. What changed is kept as a version, with the
+    caller and the leader's time: see `ListConfigVersions`.
 
     Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
     1,000 of them; `CONFIG_CHANGED`.
+    """
+    PlanConfig: _grpc.UnaryUnaryMultiCallable[_membership_pb2.PlanConfigRequest, _membership_pb2.PlanConfigResponse]
+    """Says what a `ProposeConfig` of the same values would do, or what would bring back the settings of an earlier version.
+    Changes nothing.
+
+    To revert: plan with `revert_to`; of the planned changes, propose each `new_value` with `value` as its `if_values`.
+    A change in between then makes it a conflict, and is not lost.
+    Needs the right to propose each of the keys, and to read it. Answered by the leader.
+    Errors: those of `ProposeConfig`; `VERSION_NOT_FOUND` for a version that is not kept any longer, or not there yet.
+    """
+    ListConfigVersions: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListConfigVersionsRequest, _membership_pb2.ListConfigVersionsResponse]
+    """Lists the versions of the settings, the newest first: what each proposal changed, of the keys that the caller may read.
+    A version is numbered from 1, each one more than the one before. One that changed nothing has no version.
+
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+    applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
+    Limits: the newest 1,000 versions are kept, of about 4 MiB together, but always the newest one.
+    Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     CreateBackup: _grpc.UnaryStreamMultiCallable[_membership_pb2.CreateBackupRequest, _membership_pb2.CreateBackupResponse]
     """Sends the whole current state as one file, from which `recover cluster` restores a cluster. The
@@ -199,10 +218,29 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
     """
     ProposeConfig: _aio.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]  # type: ignore[assignment]
-    """Changes cluster settings, all or none; answers once that is committed.
+    """Changes cluster settings, all or none; answers once that is committed. What changed is kept as a version, with the
+    caller and the leader's time: see `ListConfigVersions`.
 
     Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
     1,000 of them; `CONFIG_CHANGED`.
+    """
+    PlanConfig: _aio.UnaryUnaryMultiCallable[_membership_pb2.PlanConfigRequest, _membership_pb2.PlanConfigResponse]  # type: ignore[assignment]
+    """Says what a `ProposeConfig` of the same values would do, or what would bring back the settings of an earlier version.
+    Changes nothing.
+
+    To revert: plan with `revert_to`; of the planned changes, propose each `new_value` with `value` as its `if_values`.
+    A change in between then makes it a conflict, and is not lost.
+    Needs the right to propose each of the keys, and to read it. Answered by the leader.
+    Errors: those of `ProposeConfig`; `VERSION_NOT_FOUND` for a version that is not kept any longer, or not there yet.
+    """
+    ListConfigVersions: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListConfigVersionsRequest, _membership_pb2.ListConfigVersionsResponse]  # type: ignore[assignment]
+    """Lists the versions of the settings, the newest first: what each proposal changed, of the keys that the caller may read.
+    A version is numbered from 1, each one more than the one before. One that changed nothing has no version.
+
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+    applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
+    Limits: the newest 1,000 versions are kept, of about 4 MiB together, but always the newest one.
+    Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     CreateBackup: _aio.UnaryStreamMultiCallable[_membership_pb2.CreateBackupRequest, _membership_pb2.CreateBackupResponse]  # type: ignore[assignment]
     """Sends the whole current state as one file, from which `recover cluster` restores a cluster. The
@@ -356,10 +394,41 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _membership_pb2.ProposeConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_membership_pb2.ProposeConfigResponse, _abc.Awaitable[_membership_pb2.ProposeConfigResponse]]:
-        """Changes cluster settings, all or none; answers once that is committed.
+        """Changes cluster settings, all or none; answers once that is committed. What changed is kept as a version, with the
+        caller and the leader's time: see `ListConfigVersions`.
 
         Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
         1,000 of them; `CONFIG_CHANGED`.
+        """
+
+    @_abc_1.abstractmethod
+    def PlanConfig(
+        self,
+        request: _membership_pb2.PlanConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.PlanConfigResponse, _abc.Awaitable[_membership_pb2.PlanConfigResponse]]:
+        """Says what a `ProposeConfig` of the same values would do, or what would bring back the settings of an earlier version.
+        Changes nothing.
+
+        To revert: plan with `revert_to`; of the planned changes, propose each `new_value` with `value` as its `if_values`.
+        A change in between then makes it a conflict, and is not lost.
+        Needs the right to propose each of the keys, and to read it. Answered by the leader.
+        Errors: those of `ProposeConfig`; `VERSION_NOT_FOUND` for a version that is not kept any longer, or not there yet.
+        """
+
+    @_abc_1.abstractmethod
+    def ListConfigVersions(
+        self,
+        request: _membership_pb2.ListConfigVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.ListConfigVersionsResponse, _abc.Awaitable[_membership_pb2.ListConfigVersionsResponse]]:
+        """Lists the versions of the settings, the newest first: what each proposal changed, of the keys that the caller may read.
+        A version is numbered from 1, each one more than the one before. One that changed nothing has no version.
+
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
+        Limits: the newest 1,000 versions are kept, of about 4 MiB together, but always the newest one.
+        Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
 
     @_abc_1.abstractmethod

@@ -92,7 +92,7 @@ UNDELEGATED: Final = {
     *("Check", "List", "Watch", "ServerReflectionInfo"),
 }
 """What a client may do without a delegation: it concerns the caller alone, or reveals nothing."""
-READING: Final = ("Check", "Explain", "Get", "List", "ServerReflection", "Stat", "Watch")
+READING: Final = ("Check", "Explain", "Get", "List", "Plan", "ServerReflection", "Stat", "Watch")
 ROUTINE: Final = {"Exchange", "Heartbeat", "PutBlocks", "WorkerSession"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.cli import certificate_commands, cluster_commands
+from ipfs_cluster_node.cli import certificate_commands, cluster_commands, config_commands
 from ipfs_cluster_node.client.lookups import Lookups
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.views import (
@@ -102,14 +102,15 @@ def test_a_failed_check_of_health_is_a_failed_command(
 def test_a_setting_that_is_none_is_not_found(
     monkeypatch: pytest.MonkeyPatch, as_json: list[str]
 ) -> None:
-    async def get_config(key: str) -> list[Any]:
+    async def get_config(key: str = "") -> list[Any]:
         entries = [ListedSetting(key="node_lease", value="10s")]
         return [entry for entry in entries if key in ("", entry.key)]
 
     client = SimpleNamespace(get_config=get_config)
     for key, status in (("", 0), ("node_lease", 0), ("nodelease", 5)):
         arguments = ("config", "get", *([key] if key else []), *as_json)
-        done = invoke(monkeypatch, cluster_commands, client, *arguments)
+        done = invoke(monkeypatch, config_commands, client, *arguments)
         assert done.exit_code == status
     assert "nodelease" in done.output
+    assert "did you mean node_lease?" in done.output
     assert "SETTING_NOT_FOUND" in done.output

@@ -123,7 +123,7 @@ def test_only_the_newest_versions_are_kept() -> None:
         set_(world, {"user.a": str(number)})
     history = world.state.config_history
     assert [*history] == [*range(4, config_history.VERSIONS_MAX + 4)]
-    assert history.oldest_reachable == 3
+    assert history.kept == range(3, config_history.VERSIONS_MAX + 4)
     assert go_back(world, 3) == Accepted()
     assert world.state.settings.text("user.a") == "2"
     for number in (3, 99_999):
@@ -137,7 +137,7 @@ def test_versions_are_bounded_in_memory_and_the_newest_stays() -> None:
         set_(world, {f"user.k{n}": str(number % 10) * USER_VALUE_CHARS_MAX for n in range(900)})
     kept = world.state.data().config_versions
     assert 1 <= len(kept) < 12
-    assert sum(each.stored_chars for each in kept) <= config_history.VERSIONS_CHARS_MAX
+    assert sum(each.stored_bytes for each in kept) <= config_history.VERSIONS_BYTES_MAX
     assert kept[-1].number == 12
     assert ClusterState(world.state.data()).data() == world.state.data()
 
@@ -145,7 +145,7 @@ def test_versions_are_bounded_in_memory_and_the_newest_stays() -> None:
 def test_the_newest_version_stays_though_it_alone_is_beyond_the_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(config_history, "VERSIONS_CHARS_MAX", 10)
+    monkeypatch.setattr(config_history, "VERSIONS_BYTES_MAX", 10)
     world = World()
     for value in ("1", "x" * 20, "2"):
         set_(world, {"user.a": value})

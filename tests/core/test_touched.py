@@ -30,7 +30,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a short history reaches."""
     monkeypatch.setattr(certificates, "CERTIFICATES_MAX", 6)
     monkeypatch.setattr(config_history, "VERSIONS_MAX", 3)
-    monkeypatch.setattr(config_history, "VERSIONS_CHARS_MAX", 60)
+    monkeypatch.setattr(config_history, "VERSIONS_BYTES_MAX", 250)
     monkeypatch.setattr(state, "TOKEN_KEEP_MS", 1000)
     monkeypatch.setattr(state, "EXPIRY_STEP_MS_MAX", 30 * 86_400_000)
 

@@ -40,7 +40,6 @@ from ipfs_cluster_node.core.model import (
     WATCHED_TASKS_MAX,
     AttemptId,
 )
-from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
 from ipfs_cluster_node.core.state_events import WatchedTable
 from ipfs_cluster_node.core.unixfs import BLOCK_BYTES_MAX
 from ipfs_cluster_node.internal.v1 import blocks_pb2, masters_pb2
@@ -63,6 +62,7 @@ from ipfs_cluster_node.v1 import (
     task_dispatch_pb2,
 )
 from ipfs_cluster_node.worker.v1 import node_pb2, worker_pb2
+from tests.support import largest_settings
 from tests.support.large_cluster import cid_of
 
 CALL_SECONDS: Final = 60.0
@@ -272,15 +272,6 @@ def _worker(scene: Scene) -> str:
     return did_from_node_id(scene.worker_id)
 
 
-def propose_config(_: Scene) -> list[Largest]:
-    values = {f"user.largest{n}": "v" * USER_VALUE_CHARS_MAX for n in range(900)}
-    few = {f"user.largest{n}": "" for n in range(CHANGES_MAX)}
-    return [
-        Largest([membership_pb2.ProposeConfigRequest(request_id=_id(), values=each)])
-        for each in (values, few)
-    ]
-
-
 def register_node(_: Scene) -> list[Largest]:
     request = node_pb2.RegisterNodeRequest(
         endpoints=[f"{'e' * 240}:{n + 1}" for n in range(ENDPOINTS_MAX)],
@@ -367,7 +358,11 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
     "MembershipService/ListJoinTokens": _lists(m.ListJoinTokensRequest),
     "MembershipService/ListJoiners": _lists(m.ListJoinersRequest),
     "MembershipService/ListNodes": _lists(m.ListNodesRequest),
-    "MembershipService/ProposeConfig": propose_config,
+    "MembershipService/PlanConfig": lambda _: [Largest([r]) for r in largest_settings.plans()],
+    "MembershipService/ListConfigVersions": _lists(m.ListConfigVersionsRequest),
+    "MembershipService/ProposeConfig": lambda _: [
+        Largest([request]) for request in largest_settings.proposals(_id)
+    ],
     "MembershipService/GetConfig": _one(m.GetConfigRequest),
     "MasterService/RedeemJoinToken": _one(
         masters_pb2.RedeemJoinTokenRequest,

@@ -386,6 +386,27 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
         ),
         (None, []),
     ],
+    "PlanConfig": [
+        (
+            membership_pb2.PlanConfigRequest(
+                values={"user.a.b": "1"}, if_values={"node_lease": "5s"}
+            ),
+            [
+                (
+                    "/config/read",
+                    [
+                        {"path": "user/a/b", "kind": "user"},
+                        {"path": "node_lease", "kind": "cluster"},
+                    ],
+                ),
+                ("/config/propose", [{"path": "user/a/b", "kind": "user"}]),
+            ],
+        ),
+        (
+            membership_pb2.PlanConfigRequest(revert_to=0),
+            [("/config/read", []), ("/config/propose", [])],
+        ),
+    ],
     "ProposeConfig": [
         (
             membership_pb2.ProposeConfigRequest(values={"user.a.b": "1"}),
@@ -433,6 +454,7 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
 
 ITEMS: Final[Mapping[str, auth.Args]] = {
     "ListCertificates": auth.certificate_args(ALICE),
+    "ListConfigVersions": auth.setting_args("user.a"),
     "ListContent": auth.alternatives(auth.content_args(FILE, STATE.contents[FILE]))[0],
     "ListJoinTokens": auth.join_token_args(STATE.members.token("tok")),
     "ListJoiners": auth.join_token_args(STATE.members.token("tok"), STRANGER),
