@@ -103,6 +103,11 @@ async def test_a_worker_in_go_leaves_a_leader_that_does_not_answer(
         finally:
             os.kill(leader.process.pid, signal.SIGCONT)
         assert await upper(client, "found it") == b"FOUND IT"
+    async with cluster.client(leader) as resumed, asyncio.timeout(10):
+        before = (await resumed.get_cluster_status()).node_id
+        # The other tests ask it as a follower.
+        while (await resumed.get_cluster_status()).leader_node_id in {"", before}:
+            await asyncio.sleep(0.1)
 
 
 async def follower(cluster: LocalCluster, client: Client) -> str:
