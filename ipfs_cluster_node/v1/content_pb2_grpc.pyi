@@ -70,7 +70,7 @@ class ContentServiceStub:
     the blocks that no other file has.
 
     Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
-    other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a
+    other masters delete theirs later, one that is away after its return. A caller may read the file for a
     moment longer, from a node that still has it. Adding the same bytes again makes it a file again. Idempotent by
     `request_id`. Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `CONTENT_NEEDED`.
     """
@@ -132,7 +132,7 @@ class ContentServiceAsyncStub(ContentServiceStub):
     the blocks that no other file has.
 
     Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
-    other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a
+    other masters delete theirs later, one that is away after its return. A caller may read the file for a
     moment longer, from a node that still has it. Adding the same bytes again makes it a file again. Idempotent by
     `request_id`. Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `CONTENT_NEEDED`.
     """
@@ -221,7 +221,7 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
         the blocks that no other file has.
 
         Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
-        other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a
+        other masters delete theirs later, one that is away after its return. A caller may read the file for a
         moment longer, from a node that still has it. Adding the same bytes again makes it a file again. Idempotent by
         `request_id`. Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `CONTENT_NEEDED`.
         """

@@ -194,7 +194,7 @@ Global___TaskInput: _TypeAlias = TaskInput  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
-    """A task: what was submitted, and what became of it."""
+    """A task: what was submitted, and its state and result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -209,7 +209,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def status(self) -> Global___TaskStatus:
-        """What became of it."""
+        """Its state and result."""
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ Global___Task: _TypeAlias = Task  # noqa: Y015
 
 @_typing.final
 class TaskStatus(_message.Message):
-    """What became of a task."""
+    """The state and result of a task."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
