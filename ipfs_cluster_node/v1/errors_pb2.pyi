@@ -144,7 +144,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_HOLDERS_MISSING: _ErrorReason.ValueType  # 74
     """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
     ERROR_REASON_CONTENT_NEEDED: _ErrorReason.ValueType  # 75
-    """A task that has not ended needs the file, as an input or its result; the message names the task."""
+    """A task that has not ended needs the file, as an input or its result; the message names it to whoever may read it."""
     ERROR_REASON_CONFIG_CHANGED: _ErrorReason.ValueType  # 79
     """The setting has another value than `if_value`; read it again."""
     ERROR_REASON_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 80
@@ -311,7 +311,7 @@ ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 73
 ERROR_REASON_HOLDERS_MISSING: ErrorReason.ValueType  # 74
 """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
 ERROR_REASON_CONTENT_NEEDED: ErrorReason.ValueType  # 75
-"""A task that has not ended needs the file, as an input or its result; the message names the task."""
+"""A task that has not ended needs the file, as an input or its result; the message names it to whoever may read it."""
 ERROR_REASON_CONFIG_CHANGED: ErrorReason.ValueType  # 79
 """The setting has another value than `if_value`; read it again."""
 ERROR_REASON_VERSION_NOT_FOUND: ErrorReason.ValueType  # 80

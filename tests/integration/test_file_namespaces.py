@@ -46,6 +46,9 @@ def test_equal_bytes_are_in_each_namespace_and_removed_from_one(
     assert ben("content", "stat", cid).returncode == 4
     assert ben("content", "rm", cid, "--namespace", "team-a").returncode == 4
     assert namespaces(ben, cid) is None
+    explained = ben("auth", "explain", "--do", f"content rm {cid}", "-v")
+    assert explained.returncode == 4
+    assert "team-a" not in explained.stdout
     missing = ben("content", "rm", cid, "--namespace", "team-b")
     assert "CONTENT_NOT_FOUND" in missing.stderr
     assert "team-a" not in missing.stderr
