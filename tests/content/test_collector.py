@@ -326,6 +326,8 @@ async def test_an_upload_of_unknown_outcome_is_held(tmp_path: Path) -> None:
     cid = str(build(FIRST)[0])
     here.master.install()
     await asyncio.sleep(SETTLED_SECONDS - 1)
+    await here.contents.collector._sweep()
+    assert here.has(cid)
     here.master.commit(named(cid))
     await settled()
     assert here.has(cid)
