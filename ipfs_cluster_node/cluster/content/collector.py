@@ -275,7 +275,7 @@ class Collector:
             if count % NAMES_AT_ONCE == 0:
                 await asyncio.sleep(0)
         missing += await self._walk(candidates, unread, held)
-        self._known.forget_others(named)
+        await asyncio.to_thread(self._known.forget_others, named)
         for cid in missing[:REPAIRS_MAX]:
             self._repair(cid)
         if missing:
