@@ -469,5 +469,7 @@ def _proposal(values: Mapping[str, str], if_values: Mapping[str, str]) -> Propos
                 bound = f"at most {USER_VALUE_CHARS_MAX} bytes"
                 raise invalid_field(f"values[{key[:64]}]", bound)
     return ProposeConfig(
-        values=stored_values(values), if_values=stored_values(if_values), with_version=True
+        values=stored_values(values),
+        if_values=stored_values(if_values) if if_values else if_values,
+        with_version=True,
     )

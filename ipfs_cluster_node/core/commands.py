@@ -366,5 +366,7 @@ def fingerprint_of(body: CommandBody) -> bytes:  # noqa: C901
 
 def _sorted(values: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Sorted keys, and their values: faster to encode than pairs, and there may be many."""
-    keys = sorted(values) if len(values) > 1 else [*values]
+    if len(values) < 2:
+        return [*values], [*values.values()]
+    keys = sorted(values)
     return keys, [values[key] for key in keys]
