@@ -14,7 +14,7 @@ from ipfs_cluster_node.codec.arrow_tables import RowEncoder
 from ipfs_cluster_node.codec.state_watch import encoder_of
 from ipfs_cluster_node.core.changes import Changes
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, node_id_of_voter
+from ipfs_cluster_node.core.ids import Did, NodeId, node_id_of_voter
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.state_events import WatchedTable
 from ipfs_cluster_node.core.state_tables import STATE_TABLES, Items, StateTable
@@ -69,8 +69,6 @@ class Batch:
     age_ms: int
     tables: Mapping[str, Changed | None]
     """None: some of it is no longer known."""
-    tasks_deleted: Sequence[TaskId] | None
-    """With the files: some of them may be in no known namespace now. None: not known."""
     _encoded: dict[tuple[str, tuple[str, ...]], asyncio.Future["Encoded"]] = field(
         default_factory=dict
     )
@@ -240,12 +238,7 @@ class StateChanges:
         """What changed in these tables after a revision, up to now; raises as `now`."""
         instant = self.position_of(names)
         found = {name: self._changed(instant, name, since) for name in names}
-        tasks: list[TaskId] | None = []
-        if "content" in names:
-            tasks = self._changes.since(TableName.TASKS, since)
-            if tasks is not None:
-                tasks = [each for each in tasks if instant.state.tasks.get(each) is None]
-        return Batch(since, instant.position, instant.age_ms, found, tasks)
+        return Batch(since, instant.position, instant.age_ms, found)
 
     def _changed(self, instant: Instant, name: str, since: int) -> Changed | None:
         table = STATE_TABLES[name]
@@ -256,8 +249,11 @@ class StateChanges:
             # A removed node is no holder any more, perhaps of every file.
             members = self._changes.since(TableName.PRINCIPALS, since)
             gone = instant.state.members.removed
-            if members is None or any(did in gone for did in members):
+            contents = instant.state.contents
+            tasks = self._changes.since(TableName.TASKS, since) if contents.has_unnamed else []
+            if members is None or tasks is None or any(did in gone for did in members):
                 return None
+            keys = list(dict.fromkeys([*keys, *contents.changed_by(tasks)]))
         return Changed(
             table.names(instant.state, keys), instant.items(table, keys), table.has_groups
         )

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -20,8 +19,6 @@ from ipfs_cluster_node.codec.resume_tokens import (
 )
 from ipfs_cluster_node.codec.state_watch import encoder_of
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import TaskId
-from ipfs_cluster_node.core.schemas import CONTENT
 from ipfs_cluster_node.core.state_events import (
     Bookmark,
     Deletions,
@@ -32,7 +29,7 @@ from ipfs_cluster_node.core.state_events import (
     StateEvent,
     WatchedTable,
 )
-from ipfs_cluster_node.core.state_tables import STATE_TABLES, FileItem, Item, readable
+from ipfs_cluster_node.core.state_tables import STATE_TABLES, Item, readable
 
 SNAPSHOTS_MAX: Final = 4
 """Snapshots that are sent at once. Each keeps a list of all rows as they were when it began."""
@@ -131,20 +128,6 @@ class StateWatches:
         return replica is not None and replica.leads_for_sure
 
 
-@dataclass(slots=True)
-class _Shown:
-    """The items that a caller with limited rights was sent, so that it hears of no others."""
-
-    keys: set[str] = field(default_factory=set)
-    of_tasks: dict[TaskId, set[str]] = field(default_factory=dict)
-    """Files that go with a task: once it is deleted, their namespace is not known."""
-
-    def add(self, item: Item) -> None:
-        self.keys.add(item.key)
-        if isinstance(item, FileItem) and item.content.goes_with:
-            self.of_tasks.setdefault(item.content.goes_with, set()).add(item.key)
-
-
 class _Watch:
     """One watch."""
 
@@ -160,7 +143,8 @@ class _Watch:
         self._permissions, self._turn = permissions, turn
         self._rights = permissions.rights
         self.position: Position | None = None
-        self._shown: dict[str, _Shown] = {}
+        self._shown: dict[str, set[str]] = {}
+        """By table: the items that a caller with limited rights was sent; it hears of no others."""
         self._digest = digest_of(
             part
             for each in tables
@@ -203,7 +187,7 @@ class _Watch:
         async with self._watches.snapshot_slot():
             until = loop.time() + SNAPSHOT_SECONDS_MAX
             self._rights = self._permissions.rights
-            self._shown = {} if self._rights is None else {n: _Shown() for n in self._names}
+            self._shown = {} if self._rights is None else {n: set() for n in self._names}
             instant = self._changes.position_of(self._names)
             wholes = [instant.items(STATE_TABLES[each.name]) for each in self._tables]
             for watched, items in zip(self._tables, wholes, strict=True):
@@ -240,7 +224,7 @@ class _Watch:
             return item
         shown = readable(item, self._permissions.caller.did, self._permissions.allows)
         if shown is not None:
-            self._shown[watched.name].add(shown)
+            self._shown[watched.name].add(shown.key)
         return shown
 
     async def follow(self, interval: float) -> AsyncIterator[StateEvent]:
@@ -258,7 +242,7 @@ class _Watch:
                 marked = loop.time()
                 continue
             batch = self._next_batch()
-            if not self._is_known(batch):
+            if any(batch.tables[name] is None for name in self._names):
                 yield Reset(ResetCause.COMPACTED, self._changes.oldest(self._names))
                 async for event in self.snapshot():
                     yield event
@@ -273,11 +257,6 @@ class _Watch:
             if sent or loop.time() >= marked + interval:
                 yield self._bookmark(batch.at, batch.age_ms)
                 marked = loop.time()
-
-    def _is_known(self, batch: Batch) -> bool:
-        if any(batch.tables[name] is None for name in self._names):
-            return False
-        return self._rights is None or batch.tasks_deleted is not None
 
     def _next_batch(self) -> Batch:
         """What all get that are as far, if this one is; else what changed since its position."""
@@ -300,7 +279,6 @@ class _Watch:
             deletions, payloads = list(found.deletions), list(found.payloads)
         else:
             deletions, payloads = await self._changed_of_mine(watched, changed)
-            deletions += self._no_longer_mine(watched, batch)
         for start in range(0, len(deletions), KEYS_PER_FRAME):
             yield Deletions(watched.name, tuple(deletions[start : start + KEYS_PER_FRAME]))
         for payload in payloads:
@@ -314,7 +292,7 @@ class _Watch:
         payloads: list[bytes] = []
         kept: set[str] = set()
         shown = None if self._rights is None else self._shown[watched.name]
-        before = set() if shown is None else set(shown.keys)
+        before = set[str]() if shown is None else set(shown)
         for item in changed.items:
             mine = None if item is None else self._shown_of(watched, item)
             if mine is not None:
@@ -331,26 +309,8 @@ class _Watch:
             and (name in before if shown is not None else name.startswith(watched.key_prefix))
         ]
         if shown is not None:
-            shown.keys.difference_update(name for name in gone if name not in kept)
+            shown.difference_update(name for name in gone if name not in kept)
         return gone, payloads
-
-    def _no_longer_mine(self, watched: WatchedTable, batch: Batch) -> list[str]:
-        """Files that this caller was sent, and that are in no known namespace any longer."""
-        shown = self._shown.get(watched.name)
-        if shown is None or watched.name != CONTENT.name:
-            return []
-        contents = self._changes.now().state.contents
-        caller = self._permissions.caller.did
-        gone = []
-        for task_id in batch.tasks_deleted or ():
-            for cid in shown.of_tasks.pop(task_id, ()):
-                content = contents.get(cid)
-                if cid in shown.keys and content is not None:
-                    item = FileItem(content, frozenset(), lambda _task_id: None)
-                    if readable(item, caller, self._permissions.allows) is None:
-                        shown.keys.discard(cid)
-                        gone.append(cid)
-        return gone
 
     def bookmark(self, instant: Instant) -> Bookmark:
         """The bookmark of the position, which the state of an instant contains."""

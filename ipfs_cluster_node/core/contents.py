@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.file_namespaces import is_named
+from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import Content
 from ipfs_cluster_node.core.sorted_keys import SortedKeys
 from ipfs_cluster_node.core.tables import Notes, Table, TableName
@@ -23,6 +24,42 @@ class ContentTable(Table[str, Content]):
         super().__init__(TableName.CONTENTS, notes, rows)
         self._was_removed = was_removed
         self.cids = SortedKeys(self)
+        self._unnamed: dict[TaskId, dict[str, None]] = {}
+        """By task: the files whose records say only with which task they go, as in older logs."""
+        for content in contents:
+            self._index(content)
+
+    def put(self, key: str, row: Content) -> None:
+        """Add or replace a file."""
+        self._unindex(key)
+        super().put(key, row)
+        self._index(row)
+
+    def drop(self, key: str) -> Content:
+        """Remove an existing file, and return it."""
+        self._unindex(key)
+        return super().drop(key)
+
+    def _index(self, content: Content) -> None:
+        if content.goes_with and not is_named(content):
+            self._unnamed.setdefault(content.goes_with, {})[content.cid] = None
+
+    def _unindex(self, cid: str) -> None:
+        before = self.get(cid)
+        if before is not None and before.goes_with and not is_named(before):
+            files = self._unnamed[before.goes_with]
+            del files[cid]
+            if not files:
+                del self._unnamed[before.goes_with]
+
+    @property
+    def has_unnamed(self) -> bool:
+        """Whether there are files whose namespace is that of a task, as in older logs."""
+        return bool(self._unnamed)
+
+    def changed_by(self, task_ids: Iterable[TaskId]) -> list[str]:
+        """The files whose namespace is known only as long as one of these tasks is."""
+        return [cid for task_id in task_ids for cid in self._unnamed.get(task_id, ())]
 
     def add(self, content: Content, holders: Iterable[NodeId]) -> None:
         """Add a file, or change the one with its CID to it, and add its holders."""

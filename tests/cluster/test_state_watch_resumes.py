@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from itertools import pairwise
 
 import pytest
 
@@ -144,3 +145,28 @@ async def test_one_with_limited_rights_hears_of_no_deletion_of_what_it_was_not_s
             if len(seen) == 4:
                 break
     assert all(isinstance(event, Bookmark) for event in seen)
+
+
+@virtual_time
+async def test_a_master_that_reads_its_log_again_does_not_answer_meanwhile() -> None:
+    """After its disk was full the state is ahead of what was read again."""
+    master = in_cluster()
+    with_settings(master, "b", "c")
+    master.applied_index = 2
+    with pytest.raises(ClusterError) as refused:
+        await first_batch(master.watch(CONFIG))
+    assert refused.value.reason is Reason.NO_LEADER
+
+
+@virtual_time
+async def test_a_watch_without_changes_has_a_bookmark_each_interval() -> None:
+    master = in_cluster()
+    marks: list[float] = []
+    loop = asyncio.get_running_loop()
+    async with aclosing(master.watch(CONFIG, interval=0.5)) as events:
+        async for event in events:
+            if isinstance(event, Bookmark):
+                marks.append(loop.time())
+            if len(marks) == 5:
+                break
+    assert [round(b - a, 1) for a, b in pairwise(marks)] == [0.5] * 4

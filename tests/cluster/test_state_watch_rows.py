@@ -146,8 +146,11 @@ async def test_a_result_whose_task_is_deleted_is_no_longer_in_its_namespace() ->
     state = WatchedState()
     tables = [WatchedTable("content"), WatchedTable("tasks")]
     watching = asyncio.create_task(follow(master.watch(tables, rights=team), state))
+    whole = WatchedState()
+    others = asyncio.create_task(follow(master.watch(tables), whole))
     await asyncio.sleep(0.5)
     assert state.get("content", "r")
+    assert [row["namespaces"] for row in whole.get("content", "r")] == [["team"]]
     assert [row["task_id"] for row in state.rows("tasks")] == ["maker"]
     late = c.LogCommand(at_ms=1 + 8 * 86_400_000, body=c.ExpireRecords())
     master.apply(master.applied_index + 1, late)
@@ -156,8 +159,10 @@ async def test_a_result_whose_task_is_deleted_is_no_longer_in_its_namespace() ->
     await asyncio.sleep(0.5)
     assert not list(state.rows("tasks"))
     assert not state.get("content", "r")
+    assert [row["namespaces"] for row in whole.get("content", "r")] == [[]]
     watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+    others.cancel()
+    await asyncio.gather(watching, others, return_exceptions=True)
 
 
 @virtual_time
