@@ -20,6 +20,8 @@ ELSEWHERE: Final = {
     "join": "another machine; tests of joining",
     "serve": "goes on until it is stopped",
     "dev": "goes on until it is stopped; tests of dev",
+    "config watch": "goes on until it is stopped; tests of the history of settings",
+    "state watch": "goes on until it is stopped; tests of the watch",
     "recover": "a lost cluster; tests of recovery",
     "leave": "a node that is not needed; tests of leaving",
     "auth narrow": "a client that has joined; tests of narrowing",

@@ -57,6 +57,7 @@ REQUESTS: Final[dict[str, Any]] = {
     "GetSnapshot": state_delta_pb2.GetSnapshotRequest(table=state_delta_pb2.STATE_TABLE_NODES),
     "GetTask": task_dispatch_pb2.GetTaskRequest(task_id="t"),
     "KeepContent": content_pb2.KeepContentRequest(request_id="r", cid=CID),
+    "PlanConfig": membership_pb2.PlanConfigRequest(values={"user.k": "v"}),
     "ProposeConfig": membership_pb2.ProposeConfigRequest(request_id="r", values={"user.k": "v"}),
     "RemoveContent": content_pb2.RemoveContentRequest(request_id="r", cid=CID),
     "RemoveNode": membership_pb2.RemoveNodeRequest(request_id="r", node_id=STRANGER.node_id),
