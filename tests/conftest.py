@@ -9,6 +9,8 @@ VECTORS_VARIABLE = "IPFS_CLUSTER_NODE_VECTORS"
 VECTORS_DEFAULT = Path(__file__).parents[2] / "shared" / "vectors"
 CASES_VARIABLE = "IPFS_CLUSTER_NODE_CASES"
 CASES_DEFAULT = Path(__file__).parents[2] / "shared" / "cases"
+SEED_VARIABLE = "IPFS_CLUSTER_NODE_SEED"
+SEED_DEFAULT = Path(__file__).parents[2] / "shared" / "design" / "seed.md"
 
 
 @pytest.fixture(scope="session")
@@ -29,12 +31,21 @@ def cases() -> Path:
     return found
 
 
+@pytest.fixture(scope="session")
+def seed() -> Path:
+    """The document that started this project; it is read there, never copied in."""
+    found = Path(os.environ.get(SEED_VARIABLE) or SEED_DEFAULT)
+    if not found.is_file():
+        pytest.skip(f"no document {found}; name it with {SEED_VARIABLE}")
+    return found
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
     """With CI=true a test that needs a third-party program or vectors may not be skipped."""
     outcome = yield
     report = outcome.get_result()
-    needed = item.get_closest_marker("tools") or {"vectors", "cases"} & set(
+    needed = item.get_closest_marker("tools") or {"vectors", "cases", "seed"} & set(
         getattr(item, "fixturenames", ())
     )
     if report.skipped and os.environ.get("CI") == "true" and needed:

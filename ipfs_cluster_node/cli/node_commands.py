@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any, Final, TextIO
@@ -310,6 +312,11 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
     show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"]),
 )
+@click.option(
+    "--end-with-input",
+    is_flag=True,
+    help="Stop when standard input ends: with the program that started this, however that ends.",
+)
 @reporting
 def serve(
     *,
@@ -323,6 +330,7 @@ def serve(
     masters: tuple[tuple[NodeId, str], ...],
     enrolment: tuple[str, ...],
     log_level: str,
+    end_with_input: bool,
 ) -> None:
     """Run the node of this machine until SIGINT or SIGTERM.
 
@@ -357,8 +365,17 @@ def serve(
     with home.lock():
         protect_home(home)
         _keep_enrolment(home, enrolment)
+        if end_with_input:
+            threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
         uvloop.run(_serve(home, settings, masters))
     logging.shutdown()
+
+
+def _stop_at_end_of_input() -> None:
+    with suppress(OSError):
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _keep_enrolment(home: Home, enrolment: tuple[str, ...]) -> None:

@@ -19,7 +19,9 @@ from ipfs_cluster_node.core.ids import parse_name
 from ipfs_cluster_node.core.model import Role
 
 VARIABLE_PREFIX: Final = "IPFS_CLUSTER_NODE_"
-TEST_VARIABLES: Final = frozenset({"IPFS_CLUSTER_NODE_VECTORS", "IPFS_CLUSTER_NODE_CASES"})
+TEST_VARIABLES: Final = frozenset(
+    {"IPFS_CLUSTER_NODE_VECTORS", "IPFS_CLUSTER_NODE_CASES", "IPFS_CLUSTER_NODE_SEED"}
+)
 NOT_SETTINGS: Final = frozenset({HOME_VARIABLE, *CLIENT_VARIABLES, *TEST_VARIABLES})
 """Variables with this prefix that are not settings; a client's may be set as well."""
 

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.config.home import HOME_VARIABLE
-from ipfs_cluster_node.config.profiles import CLIENT_VARIABLES, PROFILES_VARIABLE
+from ipfs_cluster_node.config.profiles import (
+    CLIENT_VARIABLES,
+    JOIN_TOKEN_VARIABLE,
+    KIT_DIRECTORY_VARIABLE,
+    PROFILES_VARIABLE,
+)
 from ipfs_cluster_node.config.settings import (
     ClusterSection,
     NodeSection,
@@ -140,7 +145,11 @@ def test_an_unknown_variable_is_refused_by_its_name(tmp_path: Path) -> None:
 def test_what_a_client_is_told_stops_no_node(tmp_path: Path) -> None:
     options = [option for option in main.params if isinstance(option, click.Option)]
     of_options = {option.envvar for option in options if isinstance(option.envvar, str)}
-    assert of_options == CLIENT_VARIABLES - {PROFILES_VARIABLE}
+    assert of_options == CLIENT_VARIABLES - {
+        PROFILES_VARIABLE,
+        KIT_DIRECTORY_VARIABLE,
+        JOIN_TOKEN_VARIABLE,
+    }
     variables = dict.fromkeys((*CLIENT_VARIABLES, HOME_VARIABLE), "x")
     assert load(tmp_path, GOOD, environment=variables) == load(tmp_path, GOOD)
     for near in ("IPFS_CLUSTER_NODE_UCANS", "IPFS_CLUSTER_NODE_PROFIL"):

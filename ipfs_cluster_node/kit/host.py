@@ -1,0 +1,345 @@
+"""The node of a kit: its home, how it joins, and its process, which ends with the kit."""
+
+import asyncio
+import atexit
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import sleep
+from typing import Final
+
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
+from ipfs_cluster_node.client.sync import SyncClient
+from ipfs_cluster_node.config.files import make_private_directory, write_private
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.profiles import (
+    JOIN_TOKEN_VARIABLE,
+    KIT_DIRECTORY_VARIABLE,
+    Profile,
+    free_profile_name,
+    load_profile,
+    profile_names,
+    save_profile,
+)
+from ipfs_cluster_node.config.settings import NodeSection, load_settings
+from ipfs_cluster_node.core.endpoints import parse_endpoint
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NAME_PATTERN, NodeId
+from ipfs_cluster_node.core.model import Liveness, Role
+from ipfs_cluster_node.kit.results import CALL_TIMEOUT
+from ipfs_cluster_node.kit.wanted import NodeWanted
+
+DIRECTORY_DEFAULT: Final = "~/.ipfs-cluster-node-kit"
+PASSPHRASE_FILE: Final = "recovery-passphrase"  # noqa: S105
+READY_SECONDS_MAX: Final = 30.0
+"""How long a node may take until it listens, and until it is a live member."""
+STOP_SECONDS_MAX: Final = 10.0
+POLL_SECONDS: Final = 0.1
+PORT: Final = 9096
+"""Taken by a node that is to listen on loopback, if it is free."""
+ENROLMENT_PORT: Final = 9095
+LOOPBACK: Final = "127.0.0.1"
+
+
+def directory() -> Path:
+    """Where the homes of kits' nodes are, by cluster and node name."""
+    return Path(os.environ.get(KIT_DIRECTORY_VARIABLE) or DIRECTORY_DEFAULT).expanduser()
+
+
+class KitNode:
+    """One node and its process, which ends with this process however that ends."""
+
+    def __init__(self, wanted: NodeWanted) -> None:
+        """Name the home; nothing is made yet.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT for a name that can't be one of a directory.
+        """
+        for what, name in (("cluster_name", wanted.cluster_name), ("node_name", wanted.node_name)):
+            if not NAME_PATTERN.fullmatch(name):
+                raise ClusterError(
+                    Reason.INVALID_ARGUMENT,
+                    f"{what} {name!r:.80} is no name; use letters, digits, `.`, `_` and `-`",
+                )
+        self._wanted = wanted
+        self._cluster = directory() / wanted.cluster_name
+        self.home = Home(self._cluster / wanted.node_name)
+        self.node_id = ""
+        self.address = ""
+        """Where it listens."""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, None if it has ended."""
+        process = self._process
+        return None if process is None or process.poll() is not None else process.pid
+
+    def make(self) -> None:
+        """Make the cluster or join it, unless this node was made before; raises ClusterError."""
+        if self.home.is_taken:
+            role = load_settings(self.home.config, environment={}).node.role
+            if role != self._wanted.role:
+                raise ClusterError(
+                    Reason.HOME_EXISTS,
+                    f"{self.home.path} is a {role}, not a {self._wanted.role}; choose another "
+                    "node_name, or have it removed and delete the directory",
+                )
+            return
+        for parent in (directory(), self._cluster):
+            make_private_directory(parent)
+        wanted = self._wanted
+        joins = wanted.join_token or wanted.master_addresses or any(self._others())
+        if wanted.role is Role.MASTER and not joins:
+            self._init()
+        else:
+            self._join()
+
+    def _init(self) -> None:
+        from ipfs_cluster_node.node.setup import init_cluster
+
+        made = init_cluster(
+            self.home,
+            self._settings(),
+            cluster_name=self._wanted.cluster_name,
+            recovery_passphrase=self._wanted.recovery_passphrase,
+        )
+        if made.recovery_passphrase:
+            secret = f"{made.recovery_passphrase}\n".encode()
+            write_private(self.home.path / PASSPHRASE_FILE, secret)
+        # For the command line; a kit finds its files beside the nodes'.
+        name = self._wanted.cluster_name
+        taken = name in profile_names()
+        save_profile(free_profile_name(name) if taken else name, made.profile)
+
+    def _join(self) -> None:
+        from ipfs_cluster_node.node.joining import join_cluster
+
+        token, enrolments = self._wanted.join_token, self._enrolments()
+        if not token:
+            token = self._minted_token()
+        refused: ClusterError | None = None
+        for enrolment in enrolments:
+            try:
+                asyncio.run(
+                    join_cluster(self.home, self._settings(), token=token, enrolment=enrolment)
+                )
+            except ClusterError as error:
+                if error.reason is not Reason.UNREACHABLE:
+                    raise
+                refused = error
+            else:
+                return
+        raise refused or ClusterError(
+            Reason.CONFIG_INVALID,
+            "no master is known to join; name some in master_addresses",
+        )
+
+    def _enrolments(self) -> list[str]:
+        """Where masters let joiners in."""
+        if self._wanted.enrolment:
+            return [self._wanted.enrolment]
+        here = [
+            (settings.bind, settings.enrolment_bind)
+            for settings in map(_node_of, self._others())
+            if settings.role == Role.MASTER
+        ]
+        named = [each.address for each in self._wanted.master_addresses]
+        if not named:
+            return [enrolment for _, enrolment in here]
+        local = dict(here)
+        hosts = ((address, parse_endpoint(address).host) for address in named)
+        return [local.get(address, f"{host}:{ENROLMENT_PORT}") for address, host in hosts]
+
+    def _minted_token(self) -> str:
+        """A token by the operator's identity, where this user has one of the cluster."""
+        try:
+            profile = self.profile()
+        except ClusterError as error:
+            raise ClusterError(
+                Reason.CONFIG_INVALID,
+                f"joining needs a token: give join_token in the metadata, or "
+                f"IPFS_CLUSTER_NODE_JOIN_TOKEN, as `ipfs-cluster-node token create --role "
+                f"{self._wanted.role}` prints it ({error.message})",
+            ) from error
+        with SyncClient.from_settings(profile) as client:
+            return client.create_join_token(str(self._wanted.role)).token
+
+    def profile(self) -> Profile:
+        """This user's identity in the cluster.
+
+        The operator's beside a master that was made here, else the profile of the cluster's name,
+        that `join` writes for a client.
+
+        Raises:
+            ClusterError: CONFIG_INVALID, if there is none.
+        """
+        from ipfs_cluster_node.adapters.keys.identity import Identity
+        from ipfs_cluster_node.node.setup import CLIENT_FILES, profile_of
+
+        homes = [each for each in (self.home, *self._others()) if each.config.exists()]
+        files = (home.path / "client" / CLIENT_FILES[1] for home in homes)
+        certificate = next((each for each in files if each.exists()), None)
+        if certificate is not None:
+            masters: dict[NodeId, tuple[str, ...]] = {
+                Identity.load(home.identity).node_id: (_node_of(home).bind,)
+                for home in homes
+                if _node_of(home).role == Role.MASTER
+            }
+            ca, _, key = (certificate.parent / name for name in CLIENT_FILES)
+            return profile_of(ca, certificate, key, masters)
+        if self._wanted.cluster_name in profile_names():
+            return load_profile(self._wanted.cluster_name)
+        raise ClusterError(
+            Reason.CONFIG_INVALID,
+            f"this user has no identity in {self._wanted.cluster_name!r}; join it as a client with "
+            f"`ipfs-cluster-node join TOKEN --profile-name {self._wanted.cluster_name}`",
+        )
+
+    def check_masters(self, client: SyncClient) -> None:
+        """Check that the masters named with a PeerID are masters of this cluster.
+
+        Raises:
+            ClusterError: CERTIFICATE_INVALID, naming one that is not.
+        """
+        named = {each.node_id for each in self._wanted.master_addresses if each.node_id}
+        masters = {each.node_id for each in client.get_cluster_status(timeout=CALL_TIMEOUT).masters}
+        strange = sorted(named - masters)
+        if strange:
+            raise ClusterError(
+                Reason.CERTIFICATE_INVALID,
+                f"{strange[0]}, which master_addresses names, is no master of this cluster; the "
+                f"masters are {', '.join(sorted(masters))}",
+            )
+
+    def start(self) -> None:
+        """Run the node; returns once it listens.
+
+        Raises:
+            ClusterError: Why it did not start; HOME_IN_USE, if it runs already.
+        """
+        masters = [
+            f"--master={each.node_id}@{each.address}"
+            for each in self._wanted.master_addresses
+            if each.node_id and self._wanted.role is not Role.MASTER
+        ]
+        with (self.home.path / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "ipfs_cluster_node"),
+                    *("serve", "--home", str(self.home.path), "--end-with-input", *masters),
+                ],
+                stdin=subprocess.PIPE,  # Its other end closes with this process.
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                env=_node_environment(),
+            )
+        atexit.register(self.stop)
+        line = _first_line(self._process, READY_SECONDS_MAX)
+        if not line:
+            self.stop()
+            said = (self.home.path / "log").read_text(errors="replace").strip().splitlines()
+            raise ClusterError(
+                Reason.INTERNAL,
+                f"the node {self.home.path} did not start: {said[-1] if said else 'no word'}",
+            )
+        ready = json.loads(line)
+        self.node_id, self.address = ready["node_id"], ready["address"]
+
+    def until_member(self, client: SyncClient) -> None:
+        """Wait until the cluster counts the node as alive; raises DEADLINE_EXCEEDED."""
+        until = SYSTEM_CLOCK.monotonic() + READY_SECONDS_MAX
+        while SYSTEM_CLOCK.monotonic() < until:
+            for node in client.list_nodes(timeout=CALL_TIMEOUT):
+                if node.node_id == self.node_id and node.liveness is Liveness.ALIVE:
+                    return
+            sleep(POLL_SECONDS)
+        raise ClusterError(
+            Reason.DEADLINE_EXCEEDED,
+            f"{self.node_id} did not become a live member within {READY_SECONDS_MAX:.0f} s; see "
+            f"{self.home.path / 'log'}",
+        )
+
+    def stop(self) -> None:
+        """End the process; safe to repeat."""
+        atexit.unregister(self.stop)
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _others(self) -> Iterator[Home]:
+        """The homes of the cluster's other nodes that this user made on this machine."""
+        if not self._cluster.is_dir():
+            return
+        for path in sorted(self._cluster.iterdir()):
+            home = Home(path)
+            if path != self.home.path and home.config.exists():
+                yield home
+
+    def _settings(self) -> NodeSection:
+        wanted = self._wanted
+        taken = [_node_of(home) for home in self._others()]
+        ports = {parse_endpoint(a).port for s in taken for a in (s.bind, s.enrolment_bind)}
+        bind = wanted.bind or f"{LOOPBACK}:{_port(PORT, ports)}"
+        host = parse_endpoint(bind).host
+        enrolment = f"{host}:{_port(ENROLMENT_PORT, ports | {parse_endpoint(bind).port})}"
+        return NodeSection(
+            name=wanted.node_name,
+            role=wanted.role,
+            bind=bind,
+            enrolment_bind=enrolment,
+            advertise=wanted.advertise,
+        )
+
+
+def _node_environment() -> dict[str, str]:
+    """This process's, without the join token: handlers must see neither that nor other nodes."""
+    inherited = {key: value for key, value in os.environ.items() if key != JOIN_TOKEN_VARIABLE}
+    return {**inherited, "IPFS_CLUSTER_NODE_TASKS_HIDDEN_PATHS": str(directory())}
+
+
+def _node_of(home: Home) -> NodeSection:
+    return load_settings(home.config, environment={}).node
+
+
+def _port(first: int, taken: set[int]) -> int:
+    """This port if it is free here, else a free one."""
+    for port in (first, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((LOOPBACK, port))
+            found = int(probe.getsockname()[1])
+            if found not in taken:
+                return found
+    raise ClusterError(Reason.PORT_IN_USE, "no port is free; name one in the metadata's bind")
+
+
+def _first_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """The first line of a process's output; empty if it ends, or takes too long."""
+    assert process.stdout is not None
+    lines: queue.Queue[bytes] = queue.Queue()
+    reading = process.stdout.readline
+    threading.Thread(target=lambda: lines.put(reading()), daemon=True).start()
+    try:
+        return lines.get(timeout=seconds)
+    except queue.Empty:
+        return b""

@@ -1,0 +1,407 @@
+"""The kit's object: one node and a client, by IPFS Kit's names."""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import wraps
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.kit.results import (
+    CALL_TIMEOUT,
+    NOT_SUPPORTED,
+    ErrorType,
+    KitError,
+    Result,
+    failed,
+    not_supported,
+    started,
+)
+from ipfs_cluster_node.kit.shown import STATUS, node_result, task_result
+from ipfs_cluster_node.kit.views import ClusterManager
+
+if TYPE_CHECKING:
+    from ipfs_cluster_node.client.sync import SyncClient
+    from ipfs_cluster_node.config.profiles import Profile
+    from ipfs_cluster_node.kit.host import KitNode
+
+TASKS_LISTED_MAX: Final = 1000
+"""Tasks in a status: the newest."""
+
+Method = TypeVar("Method", bound=Callable[..., Result])
+
+
+def _operation(method: Method) -> Method:
+    """Make a method return its failure instead of raising it."""
+    name = method.__name__
+
+    @wraps(method)
+    def call(self: "ipfs_kit", *args: Any, **kwargs: Any) -> Result:
+        result = started(name)
+        try:
+            return result | method(self, *args, **kwargs) | {"success": True}
+        except KitError as error:
+            return failed(result, error)
+        except ClusterError as error:
+            return failed(result, KitError.of(error))
+
+    return call  # type: ignore[return-value]
+
+
+class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
+    """A node of a cluster, and calls to the cluster; close it, or use it as a context manager.
+
+    Every method returns a dict with `success`, `operation`, `timestamp` and `correlation_id`; one
+    that failed has `error`, `error_type` and `recoverable`. `success` is true only once the cluster
+    has answered.
+    """
+
+    def __init__(
+        self,
+        resources: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        role: str | None = None,
+        enable_cluster_management: bool | None = None,
+    ) -> None:
+        """Start the node that `metadata` describes, and wait until the cluster counts it as alive.
+
+        Args:
+            resources: Not used: what a node has is measured by itself.
+            metadata: See docs/kit.md; other keys are kept in `metadata` and mean nothing.
+            role: As `metadata["role"]`.
+            enable_cluster_management: As in `metadata`; without it there is no node.
+
+        Raises:
+            KitError: What is wrong with the metadata, or why the node did not start or join.
+        """
+        del resources
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        if role is not None:
+            self.metadata["role"] = role
+        if enable_cluster_management is not None:
+            self.metadata["enable_cluster_management"] = enable_cluster_management
+        self.role = str(self.metadata.get("role", "leecher"))
+        self.cluster_manager: ClusterManager | None = None
+        self._node: KitNode | None = None
+        self._client: SyncClient | None = None
+        self._profile: Profile | None = None
+        self._no_client = KitError(
+            ErrorType.CONFIGURATION,
+            "Cluster management is not enabled; set enable_cluster_management in the metadata",
+        )
+        if self.metadata.get("enable_cluster_management"):
+            try:
+                self._start()
+            except ClusterError as error:
+                self.close()
+                raise KitError.of(error) from error
+            except BaseException:
+                self.close()
+                raise
+
+    def _start(self) -> None:
+        from ipfs_cluster_node.client.sync import SyncClient
+        from ipfs_cluster_node.kit.host import KitNode
+        from ipfs_cluster_node.kit.wanted import node_wanted
+
+        self._node = node = KitNode(node_wanted(self.metadata, self.role))
+        node.make()
+        node.start()
+        self.cluster_manager = ClusterManager(self)
+        try:
+            self._profile = node.profile()
+        except ClusterError as error:  # A node alone, of a cluster that others use.
+            self._no_client = KitError.of(error)
+            return
+        self._client = SyncClient.from_settings(self._profile)
+        node.until_member(self._client)
+        node.check_masters(self._client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_node", None) is not None or getattr(self, "_client", None) is not None:
+            self.close()
+
+    def close(self) -> None:
+        """End the client and the node's process; safe to repeat."""
+        client, self._client = self._client, None
+        node, self._node = self._node, None
+        self._no_client = KitError(ErrorType.CONFIGURATION, "this kit is closed; make another one")
+        if client is not None:
+            client.close()
+        if node is not None:
+            node.stop()
+
+    # The node.
+
+    @property
+    def node_id(self) -> str:
+        """The PeerID of its node; empty without one."""
+        return "" if self._node is None else self._node.node_id
+
+    @property
+    def node_pid(self) -> int | None:
+        """The node's process; None if it does not run."""
+        return None if self._node is None else self._node.pid
+
+    @property
+    def node_address(self) -> str:
+        """The multiaddr of its node, with its PeerID: what others name in `master_addresses`."""
+        from ipfs_cluster_node.kit.addresses import multiaddr_of
+
+        return "" if self._node is None else multiaddr_of(self._node.address, self._node.node_id)
+
+    @property
+    def client(self) -> "SyncClient":
+        """The Python client, for what has no name in IPFS Kit; raises KitError without one."""
+        return self._opened
+
+    # The seed's methods.
+
+    @_operation
+    def get_cluster_status(self) -> Result:
+        """The cluster, its nodes, and its newest tasks."""
+        client = self._opened
+        status = client.get_cluster_status(timeout=CALL_TIMEOUT)
+        nodes = client.list_nodes(timeout=CALL_TIMEOUT)
+        tasks = client.list_tasks(limit=TASKS_LISTED_MAX, timeout=CALL_TIMEOUT)
+        return {
+            "cluster_id": status.cluster_name,
+            "cluster_uid": status.cluster_id,
+            "node_id": self.node_id,
+            "role": self.role,
+            "is_master": self.role == Role.MASTER,
+            "leader": status.leader_node_id,
+            "term": status.term,
+            "nodes": [node_result(each) for each in nodes],
+            "tasks": [task_result(each) for each in tasks],
+            "task_statistics": {
+                STATUS[state]: count for state, count in status.task_counts.items()
+            },
+        }
+
+    @_operation
+    def submit_cluster_task(
+        self,
+        task_type: str,
+        payload: Mapping[str, Any],
+        priority: int = 1,
+        timeout: float | None = None,
+    ) -> Result:
+        """Submit a task; returns its `task_id` once the cluster has committed it.
+
+        Args:
+            task_type: Names the handler.
+            payload: Sent as JSON; `input_cid` names a file of the cluster, its input `input`.
+            priority: 0 (last) to 9 (first).
+            timeout: Seconds from now until the task fails if it has not ended; default 7 days.
+        """
+        if not task_type:
+            raise KitError(ErrorType.VALIDATION, "Task type must be specified")
+        if not isinstance(payload, Mapping):
+            raise KitError(ErrorType.VALIDATION, "Payload must be a dictionary")
+        task_id = self._opened.submit_task(
+            task_type,
+            dict(payload),
+            priority=priority,
+            task_timeout=None if timeout is None else timedelta(seconds=timeout),
+            timeout=CALL_TIMEOUT,
+        )
+        return {"task_id": str(task_id), "task_type": task_type}
+
+    @_operation
+    def get_task_status(self, task_id: str) -> Result:
+        """A task's `status`, and its `result` once it has one; an unknown task is a failure."""
+        return task_result(self._opened.get_task(task_id, timeout=CALL_TIMEOUT))
+
+    @_operation
+    def cancel_task(self, task_id: str) -> Result:
+        """Cancel a task; a running attempt is killed."""
+        self._opened.cancel_task(task_id, timeout=CALL_TIMEOUT)
+        return {"task_id": task_id}
+
+    @_operation
+    def get_tasks(
+        self, status_filter: str | None = None, type_filter: str | None = None, limit: int = 100
+    ) -> Result:
+        """The newest tasks."""
+        states = [s for s, word in STATUS.items() if word == status_filter]
+        if status_filter and not states:
+            raise KitError(
+                ErrorType.VALIDATION,
+                f"{status_filter!r:.80} is no status; there are {', '.join(STATUS.values())}",
+            )
+        tasks = self._opened.list_tasks(
+            states=states, task_type=type_filter or "", limit=limit, timeout=CALL_TIMEOUT
+        )
+        return {"tasks": [task_result(each) for each in tasks], "count": len(tasks)}
+
+    @_operation
+    def get_nodes(self, role_filter: str | None = None) -> Result:
+        """The nodes."""
+        nodes = self._opened.list_nodes(timeout=CALL_TIMEOUT)
+        found = [node_result(n) for n in nodes if role_filter in (None, n.role)]
+        return {"nodes": found, "count": len(found)}
+
+    @_operation
+    def register_task_handler(self, task_type: str, handler_func: Callable[..., Any]) -> Result:
+        """Give this kit's worker a handler, and start it again with that.
+
+        A copy of the file that defines the function goes into the handlers of this node, so it must
+        stand at the top of a module of its own, and import nothing beside it.
+        """
+        from ipfs_cluster_node.kit.handlers import write_handler
+
+        node = self._node
+        if node is None or self.role != Role.WORKER:
+            raise KitError(
+                ErrorType.VALIDATION,
+                "handlers run on workers; call this on the kit of one, or see docs/handlers.md",
+            )
+        path = write_handler(node.home.handlers, task_type, handler_func)
+        client = self._opened
+        node.stop()
+        node.start()
+        node.until_member(client)
+        return {"task_type": task_type, "handler_file": str(path), "node_id": node.node_id}
+
+    @_operation
+    def propose_config_change(self, key: str, value: object) -> Result:
+        """Change a setting of the cluster, or a key of your own below `user.`."""
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        self._opened.propose_config({key: text}, timeout=CALL_TIMEOUT)
+        return {"key": key, "value": text}
+
+    @_operation
+    def generate_auth_token(
+        self, peer_id: str, capabilities: list[str] | tuple[str, ...] = ("read",)
+    ) -> Result:
+        """Delegate to a member; `token` is a container of UCAN delegations."""
+        from ipfs_cluster_node.kit import tokens
+
+        commands = tokens.commands_of(capabilities)
+        client = self._opened
+        assert self._profile is not None
+        audience = tokens.did_of_peer(peer_id)
+        token, expires_s = tokens.signed_token(client, self._profile, audience, commands)
+        return {
+            "token": token,
+            "peer_id": peer_id,
+            "expiration": expires_s,
+            "capabilities": list(capabilities),
+            "commands": list(map(str, commands)),
+        }
+
+    @_operation
+    def verify_peer_identity(self, peer_id: str, presented_token: object) -> Result:
+        """Ask the cluster whether it accepts a member's token now: `verified`.
+
+        `presented_token` is a token, or the whole result of `generate_auth_token`.
+        """
+        from ipfs_cluster_node.kit import tokens
+
+        token = presented_token
+        if isinstance(token, Mapping):
+            token = token.get("token")
+        audience = tokens.did_of_peer(peer_id)
+        if not isinstance(token, str) or not token:
+            raise KitError(ErrorType.VALIDATION, "there is no token in what was presented")
+        ok, why = tokens.verified(self._opened, audience, token)
+        return {"verified": ok, "peer_id": peer_id} | ({} if ok else {"why": why})
+
+    @_operation
+    def get_cluster_metrics(self, **_arguments: Any) -> Result:
+        """Not supported yet."""
+        raise not_supported("get_cluster_metrics")
+
+    @_operation
+    def evaluate_potential_roles(self, **_arguments: Any) -> Result:
+        """Not supported yet."""
+        raise not_supported("evaluate_potential_roles")
+
+    @_operation
+    def change_role(self, target_role: str, *, force: bool = False, **_arguments: Any) -> Result:
+        """Not supported yet, but for the role that the node has."""
+        del force
+        if target_role not in (Role.MASTER, Role.WORKER, Role.LEECHER):
+            raise KitError(ErrorType.VALIDATION, f"Invalid role: {target_role!s:.80}")
+        if target_role == self.role and self._node is not None:
+            return {
+                "message": f"Node is already in {target_role} role",
+                "current_role": self.role,
+                "target_role": target_role,
+            }
+        raise not_supported("change_role")
+
+    @_operation
+    def stop_cluster_manager(self) -> Result:
+        """End the node and the client, as `close`."""
+        self.close()
+        self.cluster_manager = None
+        return {}
+
+    @_operation
+    def ipfs_kit_ready(self) -> Result:
+        """Whether the cluster answers: `ready`."""
+        self._opened.get_cluster_status(timeout=CALL_TIMEOUT)
+        return {"ready": True}
+
+    def __call__(self, method: str, **arguments: Any) -> Result:
+        """Call a method by its name."""
+        if method == "create_task":
+            method = "submit_cluster_task"
+            if "parameters" in arguments:
+                arguments["payload"] = arguments.pop("parameters")
+        found = getattr(self, method, None) if method in METHODS else None
+        if found is None:
+            known = ", ".join(sorted(METHODS))
+            return failed(
+                started(method),
+                KitError(ErrorType.VALIDATION, f"no method {method!r:.80}; there are {known}"),
+            )
+        from inspect import signature
+
+        try:
+            signature(found).bind(**arguments)
+        except TypeError as error:
+            return failed(started(method), KitError(ErrorType.VALIDATION, f"{method}: {error}"))
+        answer: Result = found(**arguments)
+        return answer
+
+    @property
+    def _opened(self) -> "SyncClient":
+        if self._client is None:
+            raise self._no_client
+        return self._client
+
+
+METHODS: Final = frozenset(
+    {
+        "cancel_task",
+        "generate_auth_token",
+        "get_cluster_status",
+        "get_nodes",
+        "get_task_status",
+        "get_tasks",
+        "ipfs_kit_ready",
+        "propose_config_change",
+        "register_task_handler",
+        "stop_cluster_manager",
+        "submit_cluster_task",
+        "verify_peer_identity",
+        *NOT_SUPPORTED,
+    }
+)
+"""Those that `kit(method)` calls; `create_task` is `submit_cluster_task`."""

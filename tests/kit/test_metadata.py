@@ -1,0 +1,87 @@
+"""What a kit's metadata may say, and what is refused before anything is made."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.kit import KitError, ipfs_kit
+from ipfs_cluster_node.kit.addresses import MasterAddress, multiaddr_of, parse_master_address
+from ipfs_cluster_node.kit.results import NOT_SUPPORTED, ErrorType
+from tests.support.kits import kit_environment
+
+PEER = "12D3KooWDhWxtvTnyMeS5HYtW77Nkh8NG6Eb7pAkCsvjQkaN1pnH"
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "peer"),
+    [
+        ("10.0.0.1:9096", "10.0.0.1:9096", None),
+        (f"/ip4/10.0.0.1/tcp/9096/p2p/{PEER}", "10.0.0.1:9096", PEER),
+        (f"/ip6/::1/tcp/9096/p2p/{PEER}", "[::1]:9096", PEER),
+        ("/dns4/a.example/tcp/1", "a.example:1", None),
+    ],
+)
+def test_addresses_of_masters(text: str, address: str, peer: str | None) -> None:
+    parsed = parse_master_address(text)
+    assert parsed == MasterAddress(address, peer)  # type: ignore[arg-type]
+    if peer is not None:
+        assert parse_master_address(multiaddr_of(address, peer)) == parsed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "/ip4/10.0.0.1/udp/1",
+        "/ip4/10.0.0.1/tcp/99999/p2p/" + PEER,
+        "/ip4/10.0.0.1/tcp/9096/p2p/nobody",
+        "/ip4/10.0.0.1/tcp/9096/p2p/" + PEER + "/p2p-circuit",
+    ],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ClusterError) as caught:
+        parse_master_address(text)
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error_type", "words"),
+    [
+        ({"role": "boss"}, ErrorType.VALIDATION, "Invalid role"),
+        ({"cluster_config": {"consensus_protocol": "paxos"}}, ErrorType.CONFIGURATION, "Raft"),
+        ({"cluster_config": []}, ErrorType.VALIDATION, "dictionary"),
+        ({"cluster_config": {"state_sync_interval": -1}}, ErrorType.VALIDATION, "seconds"),
+        ({"cluster_config": {"state_sync_interval": True}}, ErrorType.VALIDATION, "seconds"),
+        ({"cluster_name": "../x"}, ErrorType.VALIDATION, "no name"),
+        ({"node_name": ".."}, ErrorType.VALIDATION, "no name"),
+        ({"master_addresses": ["/ip4/1"]}, ErrorType.VALIDATION, "no address"),
+        ({"role": "worker"}, ErrorType.CONFIGURATION, "token create --role worker"),
+        ({"role": "worker", "join_token": "x"}, ErrorType.CONFIGURATION, "no master is known"),
+    ],
+)
+def test_metadata_that_can_t_be_are_refused_and_make_nothing(
+    metadata: dict[str, Any],
+    error_type: ErrorType,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in kit_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(KitError) as caught:
+        ipfs_kit(metadata={"role": "master", "enable_cluster_management": True} | metadata)
+    assert caught.value.error_type is error_type
+    assert words in caught.value.message
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_docs_list_what_is_not_supported() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "kit.md").read_text()
+    listed = page.partition("## Not supported yet")[2].partition("\n## ")[0]
+    assert {line.split("`")[1] for line in listed.splitlines() if line.startswith("- `")} == set(
+        NOT_SUPPORTED
+    )
+    assert len(NOT_SUPPORTED) == 3  # Fewer with each release; none in the end.
