@@ -255,12 +255,17 @@ class KitNode:
         ready = json.loads(line)
         self.node_id, self.address = ready["node_id"], ready["address"]
 
-    def until_member(self, client: SyncClient) -> None:
-        """Wait until the cluster counts the node as alive; raises DEADLINE_EXCEEDED."""
+    def until_member(self, client: SyncClient, task_type: str = "") -> None:
+        """Wait until the cluster counts the node as alive, and knows its handler of `task_type`.
+
+        Raises:
+            ClusterError: DEADLINE_EXCEEDED.
+        """
         until = SYSTEM_CLOCK.monotonic() + READY_SECONDS_MAX
         while SYSTEM_CLOCK.monotonic() < until:
             for node in client.list_nodes(timeout=CALL_TIMEOUT):
-                if node.node_id == self.node_id and node.liveness is Liveness.ALIVE:
+                known = not task_type or task_type in node.task_types
+                if node.node_id == self.node_id and node.liveness is Liveness.ALIVE and known:
                     return
             sleep(POLL_SECONDS)
         raise ClusterError(

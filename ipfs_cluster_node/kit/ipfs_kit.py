@@ -274,7 +274,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         client = self._opened
         node.stop()
         node.start()
-        node.until_member(client)
+        node.until_member(client, task_type)
         return {"task_type": task_type, "handler_file": str(path), "node_id": node.node_id}
 
     @_operation

@@ -65,10 +65,8 @@ def add_file(folder: Path) -> str:
     path.write_text(CSV)
     return textwrap.dedent(
         f"""
-        from ipfs_cluster_node import SyncClient
         from pathlib import Path
-        with SyncClient.from_profile() as client:
-            added_cid = client.add_file(Path({str(path)!r})).cid
+        added_cid = kit_master.client.add_file(Path({str(path)!r})).cid
         kit = kit_master
         """
     )
