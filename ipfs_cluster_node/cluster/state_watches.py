@@ -188,6 +188,7 @@ class _Watch:
             until = loop.time() + SNAPSHOT_SECONDS_MAX
             self._rights = self._permissions.rights
             self._shown = {} if self._rights is None else {n: set() for n in self._names}
+            await self._turn.next()  # Copying the list of a million rows takes a turn of its own.
             instant = self._changes.position_of(self._names)
             wholes = [instant.items(STATE_TABLES[each.name]) for each in self._tables]
             for watched, items in zip(self._tables, wholes, strict=True):
