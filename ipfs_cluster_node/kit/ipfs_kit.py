@@ -64,6 +64,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         *,
         role: str | None = None,
         enable_cluster_management: bool | None = None,
+        timeout: float = CALL_TIMEOUT.total_seconds(),
     ) -> None:
         """Start the node that `metadata` describes, and wait until the cluster counts it as alive.
 
@@ -72,6 +73,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             metadata: See docs/kit.md; other keys are kept in `metadata` and mean nothing.
             role: As `metadata["role"]`.
             enable_cluster_management: As in `metadata`; without it there is no node.
+            timeout: Seconds after which a call fails if the cluster has not answered.
 
         Raises:
             KitError: What is wrong with the metadata, or why the node did not start or join.
@@ -84,6 +86,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             self.metadata["enable_cluster_management"] = enable_cluster_management
         self.role = str(self.metadata.get("role", "leecher"))
         self.cluster_manager: ClusterManager | None = None
+        self._timeout = timedelta(seconds=timeout)
         self._node: KitNode | None = None
         self._client: SyncClient | None = None
         self._profile: Profile | None = None
@@ -174,9 +177,9 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
     def get_cluster_status(self) -> Result:
         """The cluster, its nodes, and its newest tasks."""
         client = self._opened
-        status = client.get_cluster_status(timeout=CALL_TIMEOUT)
-        nodes = client.list_nodes(timeout=CALL_TIMEOUT)
-        tasks = client.list_tasks(limit=TASKS_LISTED_MAX, timeout=CALL_TIMEOUT)
+        status = client.get_cluster_status(timeout=self._timeout)
+        nodes = client.list_nodes(timeout=self._timeout)
+        tasks = client.list_tasks(limit=TASKS_LISTED_MAX, timeout=self._timeout)
         return {
             "cluster_id": status.cluster_name,
             "cluster_uid": status.cluster_id,
@@ -217,19 +220,19 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             dict(payload),
             priority=priority,
             task_timeout=None if timeout is None else timedelta(seconds=timeout),
-            timeout=CALL_TIMEOUT,
+            timeout=self._timeout,
         )
         return {"task_id": str(task_id), "task_type": task_type}
 
     @_operation
     def get_task_status(self, task_id: str) -> Result:
         """A task's `status`, and its `result` once it has one; an unknown task is a failure."""
-        return task_result(self._opened.get_task(task_id, timeout=CALL_TIMEOUT))
+        return task_result(self._opened.get_task(task_id, timeout=self._timeout))
 
     @_operation
     def cancel_task(self, task_id: str) -> Result:
         """Cancel a task; a running attempt is killed."""
-        self._opened.cancel_task(task_id, timeout=CALL_TIMEOUT)
+        self._opened.cancel_task(task_id, timeout=self._timeout)
         return {"task_id": task_id}
 
     @_operation
@@ -244,14 +247,14 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
                 f"{status_filter!r:.80} is no status; there are {', '.join(STATUS.values())}",
             )
         tasks = self._opened.list_tasks(
-            states=states, task_type=type_filter or "", limit=limit, timeout=CALL_TIMEOUT
+            states=states, task_type=type_filter or "", limit=limit, timeout=self._timeout
         )
         return {"tasks": [task_result(each) for each in tasks], "count": len(tasks)}
 
     @_operation
     def get_nodes(self, role_filter: str | None = None) -> Result:
         """The nodes."""
-        nodes = self._opened.list_nodes(timeout=CALL_TIMEOUT)
+        nodes = self._opened.list_nodes(timeout=self._timeout)
         found = [node_result(n) for n in nodes if role_filter in (None, n.role)]
         return {"nodes": found, "count": len(found)}
 
@@ -281,7 +284,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
     def propose_config_change(self, key: str, value: object) -> Result:
         """Change a setting of the cluster, or a key of your own below `user.`."""
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        self._opened.propose_config({key: text}, timeout=CALL_TIMEOUT)
+        self._opened.propose_config({key: text}, timeout=self._timeout)
         return {"key": key, "value": text}
 
     @_operation
@@ -295,7 +298,9 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         client = self._opened
         assert self._profile is not None
         audience = tokens.did_of_peer(peer_id)
-        token, expires_s = tokens.signed_token(client, self._profile, audience, commands)
+        token, expires_s = tokens.signed_token(
+            client, self._profile, audience, commands, self._timeout
+        )
         return {
             "token": token,
             "peer_id": peer_id,
@@ -318,7 +323,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         audience = tokens.did_of_peer(peer_id)
         if not isinstance(token, str) or not token:
             raise KitError(ErrorType.VALIDATION, "there is no token in what was presented")
-        ok, why = tokens.verified(self._opened, audience, token)
+        ok, why = tokens.verified(self._opened, audience, token, self._timeout)
         return {"verified": ok, "peer_id": peer_id} | ({} if ok else {"why": why})
 
     @_operation
@@ -355,7 +360,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
     @_operation
     def ipfs_kit_ready(self) -> Result:
         """Whether the cluster answers: `ready`."""
-        self._opened.get_cluster_status(timeout=CALL_TIMEOUT)
+        self._opened.get_cluster_status(timeout=self._timeout)
         return {"ready": True}
 
     def __call__(self, method: str, **arguments: Any) -> Result:

@@ -19,7 +19,7 @@ from ipfs_cluster_node.core.ids import Did, did_from_node_id, parse_node_id
 from ipfs_cluster_node.core.ucan.commands import Command, covers
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
-from ipfs_cluster_node.kit.results import CALL_TIMEOUT, ErrorType, KitError
+from ipfs_cluster_node.kit.results import ErrorType, KitError
 from ipfs_cluster_node.v1 import content_pb2, state_delta_pb2, task_dispatch_pb2
 
 LIFETIME: Final = timedelta(hours=24)
@@ -81,7 +81,11 @@ def commands_of(capabilities: Iterable[str]) -> list[Command]:
 
 
 def signed_token(
-    client: SyncClient, profile: Profile, audience: Did, commands: Iterable[Command]
+    client: SyncClient,
+    profile: Profile,
+    audience: Did,
+    commands: Iterable[Command],
+    timeout: timedelta,
 ) -> tuple[str, int]:
     """Delegate commands to `audience`; returns the container, and when it expires.
 
@@ -91,7 +95,7 @@ def signed_token(
         KitError: There is nothing to delegate from.
     """
     identity = Identity.load(profile.certificate.parent / IDENTITY_NAME)
-    caller = client.get_caller(timeout=CALL_TIMEOUT)
+    caller = client.get_caller(timeout=timeout)
     mine = [each for each in caller.delegations if each.audience == identity.did]
     expires_s = SYSTEM_CLOCK.wall_ms() // 1000 + int(LIFETIME.total_seconds())
     tokens = []
@@ -122,7 +126,7 @@ def signed_token(
     return write_container([*own, *dict.fromkeys([*proofs, *before])]), expires_s
 
 
-def verified(client: SyncClient, peer: Did, container: str) -> tuple[bool, str]:
+def verified(client: SyncClient, peer: Did, container: str, timeout: timedelta) -> tuple[bool, str]:
     """Whether the cluster accepts a token of `peer` now, and why not.
 
     The cluster checks the signatures, the chain to itself, the times and the revocations, and that
@@ -147,7 +151,7 @@ def verified(client: SyncClient, peer: Did, container: str) -> tuple[bool, str]:
             request.SerializeToString(),
             did=peer,
             tokens=tokens,
-            timeout=CALL_TIMEOUT,
+            timeout=timeout,
         )
     except ClusterError as error:
         if error.reason.status in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):

@@ -10,7 +10,7 @@ from ipfs_cluster_node.kit.ipfs_kit import METHODS
 from ipfs_cluster_node.kit.results import NOT_SUPPORTED, ErrorType
 from tests.support.kits import run_script
 
-SECONDS_MAX = 20.0
+SECONDS_MAX = 10.0
 ARGUMENTS = {
     "task_type": "echo",
     "payload": {},
@@ -28,7 +28,7 @@ import json, os, signal, time
 from ipfs_cluster_node.kit import ipfs_kit
 from ipfs_cluster_node.kit.ipfs_kit import METHODS
 import inspect
-kit = ipfs_kit(role="master", metadata={{"cluster_name": "c"}}, enable_cluster_management=True)
+kit = ipfs_kit(role="master", metadata={{"cluster_name": "c"}}, enable_cluster_management=True, timeout=3)
 token = kit.generate_auth_token(kit.node_id, ["read"])
 assert kit.verify_peer_identity(kit.node_id, token)["verified"] is True
 os.kill(kit.node_pid, signal.SIGKILL)
