@@ -9,7 +9,7 @@ from ipfs_cluster_node.codec.commands import decode_command
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core.effects import Answer, Effect
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.core.tables import Touched, merged
+from ipfs_cluster_node.core.tables import Touched
 
 FREEZES_MAX: Final = 10_000
 """Freezes between two collections of everything. Until then garbage that was frozen stays, some
@@ -36,8 +36,6 @@ class ReplicatedStateMachine:
         """The index of the last log entry applied to the state."""
         self._effect_listeners: list[EffectListener] = []
         self._change_listeners: list[ChangeListener] = []
-        self._touched: list[Touched] = []
-        """By the commands of the entry being applied."""
         self._freezes = 0
         self._unfrozen_bytes = 0
 
@@ -51,24 +49,20 @@ class ReplicatedStateMachine:
 
     def apply(self, index: int, command: bytes) -> Answer:
         """Apply a committed command."""
-        applied = self.state.apply(decode_command(command))
+        outcome, effects = self.state.carry_out(decode_command(command))
         self._unfrozen_bytes += len(command)
         if self._unfrozen_bytes > UNFROZEN_BYTES_MAX:
             gc.collect(YOUNG)
             self._freeze_objects()
-        if self._change_listeners:
-            self._touched.append(applied.touched)
-        for effect in applied.effects:
+        for effect in effects:
             for listener in self._effect_listeners:
                 listener(effect)
-        return applied.outcome
+        return outcome
 
     def end_entry(self, index: int) -> None:
         """Announce what the commands of an entry changed."""
         self.revision = index
-        if self._change_listeners:
-            parts, self._touched = self._touched, []
-            self._announce(parts[0] if len(parts) == 1 else merged(parts))
+        self._announce(self.state.take_touched())
 
     def _announce(self, touched: Touched | None) -> None:
         for listener in self._change_listeners:

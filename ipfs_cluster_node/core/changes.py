@@ -43,8 +43,9 @@ class Changes:
 
     def note(self, revision: int, touched: Touched) -> None:
         """Note what changed; revisions must not shrink."""
-        self._new.append((revision, touched))
-        for keys in touched.values():
+        kept = {table: keys for table, keys in touched.items() if table in self._last}
+        self._new.append((revision, kept))
+        for keys in kept.values():
             self._new_keys += len(keys)
         while len(self._new) > ENTRIES_KEPT_MAX or self._new_keys > self._keys_max:
             self._begins, dropped = self._new.popleft()

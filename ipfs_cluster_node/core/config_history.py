@@ -36,6 +36,9 @@ class ConfigVersion(NamedTuple):
 
 
 def _stored_bytes(before: Mapping[str, str], after: Mapping[str, str]) -> int:
+    if len(after) == 1:
+        [(key, value)] = after.items()
+        return len(key) + len(value) + len(before[key]) + KEY_BYTES
     return len("".join([*after, *after.values(), *before.values()])) + KEY_BYTES * len(after)
 
 

@@ -33,7 +33,7 @@ from ipfs_cluster_node.core.model import AttemptId, Content, Liveness, Role, Tas
 from ipfs_cluster_node.core.requests import RequestRecord, RequestTable
 from ipfs_cluster_node.core.settings import ClusterConfig, ConfigChangedError
 from ipfs_cluster_node.core.state_data import StateData
-from ipfs_cluster_node.core.tables import Notes, TableName
+from ipfs_cluster_node.core.tables import Notes, TableName, Touched
 from ipfs_cluster_node.core.task_deadlines import timed_out
 from ipfs_cluster_node.core.task_room import make_room, no_room_for
 from ipfs_cluster_node.core.tasks import TaskTable
@@ -85,15 +85,24 @@ class ClusterState:
         notes.take()
 
     def apply(self, command: LogCommand) -> Applied:
-        """Carry out one committed command."""
+        """Carry out one committed command, and say what it touched."""
+        outcome, effects = self.carry_out(command)
+        return Applied(outcome, effects, self.take_touched())
+
+    def take_touched(self) -> Touched:
+        """What the commands carried out since this was last asked have touched."""
+        return self._notes.take()
+
+    def carry_out(self, command: LogCommand) -> tuple[Answer, tuple[Effect, ...]]:
+        """Carry out one committed command; returns its outcome, and what the shell must do."""
         outcome = self._answer(command) if command.request_id else self._carry_out(command)
         if self._released:
             self._kept_files.drop_released()
-        effects: tuple[Effect, ...] = ()
-        if self._effects:
-            effects = tuple(self._effects)
-            self._effects.clear()
-        return Applied(outcome, effects, self._notes.take())
+        if not self._effects:
+            return outcome, ()
+        effects = tuple(self._effects)
+        self._effects.clear()
+        return outcome, effects
 
     def _answer(self, command: LogCommand) -> Answer:
         fingerprint = fingerprint_of(command.body)

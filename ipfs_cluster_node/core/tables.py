@@ -1,7 +1,7 @@
 """Tables of the replicated state: rows by key, which note what a command changes."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -31,12 +31,6 @@ class TableName(StrEnum):
 Touched = Mapping[TableName, AbstractSet[Any]]
 """The keys whose rows were added, replaced or dropped; no entry for a table without any. A row
 that one command changes twice may be as it was before."""
-
-
-def merged(parts: Sequence[Touched]) -> Touched:
-    """Merge the keys that several commands touched."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: set().union(*(part[name] for part in parts if name in part)) for name in names}
 
 
 class _Keys(list[Any]):

@@ -46,7 +46,7 @@ def test_what_nobody_asks_for_is_bounded_by_entries_and_by_keys() -> None:
     assert known.floor(TableName.TASKS) == 10
     known = Changes(TABLES, 0, keys_max=5)
     for revision in range(1, 4):
-        known.note(revision, {TableName.REQUESTS: {"a", "b"}})
+        known.note(revision, {TableName.CONTENTS: {"a", "b"}})
     assert known.since(TableName.TASKS, 0) is None
     assert known.since(TableName.TASKS, 1) == []
 

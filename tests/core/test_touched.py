@@ -12,7 +12,7 @@ from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.state_data import StateData, differences, rows_of
-from ipfs_cluster_node.core.tables import TableName, Touched, merged
+from ipfs_cluster_node.core.tables import Notes, Table, TableName, Touched
 from tests.recorded import history
 from tests.support.random_commands import KINDS, RandomCommands
 
@@ -109,12 +109,12 @@ def test_differences_are_by_table_and_key() -> None:
 
 
 def test_what_several_commands_touched_is_one_set_for_each_table() -> None:
-    first: Touched = {TableName.TASKS: {"a", "b"}}
-    second: Touched = {TableName.TASKS: {"b", "c"}, TableName.SETTINGS: {"x"}}
-    assert merged([]) == {}
-    assert merged([first]) == first
-    assert merged([first, second]) == {
-        TableName.TASKS: {"a", "b", "c"},
-        TableName.SETTINGS: {"x"},
-    }
-    assert first == {TableName.TASKS: {"a", "b"}}
+    notes = Notes()
+    table: Table[str, int] = Table(TableName.TASKS, notes)
+    for key in ("a", "b", "b"):
+        table.put(key, 1)
+    settings: Table[str, int] = Table(TableName.SETTINGS, notes)
+    settings.put("x", 1)
+    table.drop("a")
+    assert notes.take() == {TableName.TASKS: {"a", "b"}, TableName.SETTINGS: {"x"}}
+    assert notes.take() == {}

@@ -287,7 +287,7 @@ def test_what_passes_is_tried_again_and_says_the_way_out(number: int) -> None:
 )
 def test_what_may_have_lost_something_is_not_tried_again(error: BaseException) -> None:
     assert not is_temporary(error)
-    assert "start the node again" in Outage(error, since=0.0).error().message
+    assert "restart the node" in Outage(error, since=0.0).error().message
 
 
 def test_pauses_grow_and_an_outage_soon_after_the_last_goes_on_with_them() -> None:

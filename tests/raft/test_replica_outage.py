@@ -99,7 +99,7 @@ async def test_after_what_may_have_lost_something_nothing_is_served(
                 await host.replica.propose(b"one")
             assert caught.value.reason is Reason.UNKNOWN_OUTCOME
             assert host.task is not None
-            with pytest.raises(ClusterError, match="start the node again") as caught:
+            with pytest.raises(ClusterError, match="restart the node") as caught:
                 async with asyncio.timeout(5):
                     await host.task
             assert caught.value.reason is Reason.LOG_STORAGE_FAILED

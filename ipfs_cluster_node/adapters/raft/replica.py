@@ -207,13 +207,25 @@ class Replica(ReplicaVoters):
             return
         if max(proposals.waiting_count, proposals.batch_count_last) < CROWD:
             return
-        began = last_at = moment = now()
+        loop = asyncio.get_running_loop()
+        gathered: asyncio.Future[None] = loop.create_future()
+        began = last_at = now()
         count = proposals.waiting_count
-        while moment < min(began + GATHER_SECONDS_MAX, last_at + GATHER_QUIET_SECONDS):
-            await asyncio.sleep(0)
+
+        def look() -> None:
+            nonlocal last_at, count
+            if gathered.done():  # The replica stops.
+                return
             moment = now()
             if proposals.waiting_count != count:
                 count, last_at = proposals.waiting_count, moment
+            if moment < began + GATHER_SECONDS_MAX and moment < last_at + GATHER_QUIET_SECONDS:
+                loop.call_soon(look)  # Many times a batch: cheaper than to wake this each time.
+            else:
+                gathered.set_result(None)
+
+        loop.call_soon(look)
+        await gathered
 
     async def _step(self, writer: Writer) -> None:
         taken = 0
