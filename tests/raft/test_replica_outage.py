@@ -273,7 +273,7 @@ async def test_a_disk_that_fails_for_good_while_it_is_full_ends_the_wait(
             assert await reason_of(leader.task) is Reason.LOG_STORAGE_FAILED
         refused = leader.replica.failed
         assert refused is not None
-        assert "start the node again" in refused.message
+        assert "restart the node" in refused.message
 
 
 @virtual_time
