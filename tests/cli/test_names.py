@@ -46,7 +46,9 @@ class Members:
         self.removed.append(node_id)
 
 
-@pytest.mark.parametrize("named", ["w1", FIRST.node_id, FIRST.node_id[8:16]])
+@pytest.mark.parametrize(
+    "named", ["w1", FIRST.node_id, FIRST.node_id[8:16]], ids=["name", "id", "beginning"]
+)
 @pytest.mark.parametrize("confirmed", [True, False])
 def test_a_removal_asks_by_name_and_id(
     monkeypatch: pytest.MonkeyPatch, named: str, *, confirmed: bool
@@ -76,6 +78,7 @@ def test_a_removal_by_name_asks_nothing_with_yes(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("given", "status"),
     [(FIRST.node_id, 0), (FIRST.node_id[:20], 0), (FIRST.node_id[8:16], 0), ("w1", 5)],
+    ids=["id", "long beginning", "beginning", "name"],
 )
 def test_a_joiner_is_approved_by_its_id_and_never_by_the_name_it_gives_itself(
     monkeypatch: pytest.MonkeyPatch, given: str, status: int
