@@ -100,9 +100,9 @@ class Master:
     # What happens to it.
 
     def apply(self, index: int, command: LogCommand) -> None:
+        self.applied_index = index  # As a replica does: its term is known when the entry ends.
         self.machine.apply(index, encode_command(command))
         self.machine.end_entry(index)
-        self.applied_index = index
 
     def install(self, other: "Master") -> None:
         """Take the state of another master."""
