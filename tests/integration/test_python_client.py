@@ -70,8 +70,9 @@ def test_the_examples_of_the_page_run(profiles: Path, tmp_path: Path) -> None:
     assert said[2:5] == ["n 0", "n 1", "n 2"]
     assert said[5].startswith("SQL_FAILED Parser Error")
     assert "[{'name': 'Ada'}]" in said
-    assert said[-2].endswith("b'hello'")
-    assert said[-1] == "2"
+    assert said[-3].endswith("b'hello'")
+    assert said[-2] == "2"
+    assert ast.literal_eval(said[-1]) == {"master-1": 0, "worker-1": 0}
 
 
 @pytest.mark.asyncio
