@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from ipfs_cluster_node.core.settings import SETTINGS, ClusterConfig
+from ipfs_cluster_node.core.settings import DELETION_PAUSED, SETTINGS, ClusterConfig
 from ipfs_cluster_node.core.tables import Notes, Table, TableName
 
 VERSIONS_MAX: Final = 1000
@@ -86,6 +86,8 @@ class ConfigHistory(Table[int, ConfigVersion]):
     def way_back(self, number: int, config: ClusterConfig) -> dict[str, str]:
         """The changes that bring today's settings back to those right after a version.
 
+        But for a pause of deletion, as after a recovery: only whoever names it ends it.
+
         Args:
             number: The version, one of `kept`; 0 is before the first one.
             config: Today's settings.
@@ -105,7 +107,10 @@ class ConfigHistory(Table[int, ConfigVersion]):
         for each in range(self.newest, number, -1):
             then |= self[each].before
         now = config.changed
-        return {key: then[key] for key in sorted(then) if now.get(key, "") != then[key]}
+        changes = {key: then[key] for key in sorted(then) if now.get(key, "") != then[key]}
+        if config[DELETION_PAUSED]:
+            changes.pop(DELETION_PAUSED, None)
+        return changes
 
 
 class PlannedChange(NamedTuple):

@@ -249,3 +249,17 @@ def test_many_proposals_in_any_order_give_one_history() -> None:
         set_(world, {"user.a": str(number)})
     values = [each.after["user.a"] for each in world.state.config_history.values()]
     assert sorted(map(int, values)) == [*range(CHANGES_MAX)]
+
+
+def test_a_revert_does_not_end_a_pause_of_deletion() -> None:
+    """After a recovery an older version has no pause: blocks that no log names would go."""
+    world = World()
+    set_(world, {"user.a": "1"})
+    set_(world, {"block_deletion_paused": "1", "user.a": "2"})
+    state = world.state
+    assert state.config_history.way_back(1, state.settings) == {"user.a": "1"}
+    set_(world, {"block_deletion_paused": "0"})
+    assert state.config_history.way_back(1, state.settings) == {
+        "block_deletion_paused": "",
+        "user.a": "1",
+    }
