@@ -17,6 +17,7 @@ from ipfs_cluster_node.cli.output import (
     progress_bar,
     run_client,
 )
+from ipfs_cluster_node.cli.parameters import parameter_option
 from ipfs_cluster_node.cli.waiting import (
     continuing,
     saying_what_continues,
@@ -29,6 +30,7 @@ from ipfs_cluster_node.core.errors import Exit
 @click.command()
 @click.argument("query")
 @click.argument("inputs", metavar="[NAME=FILE|NAME=CID]...", nargs=-1)
+@parameter_option
 @click.option(
     "-o",
     "--output",
@@ -60,6 +62,7 @@ def sql(
     *,
     query: str,
     inputs: tuple[str, ...],
+    parameters: tuple[tuple[str, Any], ...],
     output: Path | None,
     force: bool,
     namespace: str,
@@ -81,7 +84,7 @@ def sql(
     from ipfs_cluster_node.cli.sql_rows import ResultFile, check_form, print_rows
     from ipfs_cluster_node.client.sql import check_all_used
     from ipfs_cluster_node.client.submitted import TaskFailedError, result_of
-    from ipfs_cluster_node.core.sql import SQL_TASK_TYPE
+    from ipfs_cluster_node.core.sql import SQL_TASK_TYPE, sql_payload
 
     if output is not None:
         check_form(output)
@@ -93,7 +96,7 @@ def sql(
         async with saying_why_it_waits(client):
             task_id = await client.submit_task(
                 SQL_TASK_TYPE,
-                {"sql": query},
+                sql_payload(query, dict(parameters)),
                 inputs=named,
                 attempt_timeout=attempt_timeout,
                 task_timeout=task_timeout,

@@ -1,4 +1,4 @@
-"""`task`: submit, get, list, watch, cancel."""
+"""`task`: submit, get, list, watch, wait, cancel."""
 
 import sys
 from datetime import timedelta
@@ -29,6 +29,7 @@ from ipfs_cluster_node.cli.output import (
     run_client,
     say,
 )
+from ipfs_cluster_node.cli.parameters import parameter_option
 from ipfs_cluster_node.cli.waiting import (
     continuing,
     saying_what_continues,
@@ -37,8 +38,9 @@ from ipfs_cluster_node.cli.waiting import (
 )
 from ipfs_cluster_node.core.authorization import TASK_READ
 from ipfs_cluster_node.core.errors import Exit
-from ipfs_cluster_node.core.model import TaskState
+from ipfs_cluster_node.core.model import ATTEMPT_COUNT_DEFAULT, ATTEMPT_COUNT_MAX, TaskState
 from ipfs_cluster_node.core.names import TASK
+from ipfs_cluster_node.core.sql import sql_payload
 
 
 @click.group(cls=Group)
@@ -50,7 +52,10 @@ def task() -> None:
 @click.argument("task_type", shell_complete=completed_task_types)
 @click.option("--payload", type=click.File("rb"), help="File with the payload; - is stdin.")
 @click.option("--data", help="The payload as text.")
-@click.option("--sql", help="The SELECT, for data_processing.")
+@click.option(
+    "--sql", help="The SELECT, for data_processing. [default: describe the columns of the inputs]"
+)
+@parameter_option
 @click.option(
     "--input",
     "inputs",
@@ -62,6 +67,13 @@ def task() -> None:
     "--task-timeout",
     type=DURATION,
     help="Time limit from submission to the end, waiting included. [default: 7d]",
+)
+@click.option(
+    "--attempt-count-max",
+    type=click.IntRange(1, ATTEMPT_COUNT_MAX),
+    default=ATTEMPT_COUNT_DEFAULT,
+    show_default=True,
+    help="How many attempts may fail before the task fails.",
 )
 @click.option("--priority", type=click.IntRange(0, 9), default=0, help="9 runs first.")
 @click.option(
@@ -86,9 +98,11 @@ def submit_task(
     payload: BinaryIO | None,
     data: str | None,
     sql: str | None,
+    parameters: tuple[tuple[str, Any], ...],
     inputs: tuple[str, ...],
     attempt_timeout: timedelta | None,
     task_timeout: timedelta | None,
+    attempt_count_max: int,
     priority: int,
     namespace: str,
     request_id: str | None,
@@ -103,13 +117,15 @@ def submit_task(
     """
     if sum(given is not None for given in (payload, data, sql)) > 1:
         raise click.UsageError("give one of --payload, --data and --sql")
+    if parameters and (payload, data) != (None, None):
+        raise click.UsageError("--param is for a task without --payload and --data")
     content: bytes | str | dict[str, Any] = b""
     if payload is not None:
         content = payload.read()
     elif data is not None:
         content = data
-    elif sql is not None:
-        content = {"sql": sql}
+    elif sql is not None or parameters:
+        content = sql_payload(sql, dict(parameters))
     from ipfs_cluster_node.cli.given_inputs import add_inputs, parse_inputs
 
     given = parse_inputs(inputs)
@@ -123,6 +139,7 @@ def submit_task(
                 inputs=named,
                 attempt_timeout=attempt_timeout,
                 task_timeout=task_timeout,
+                attempt_count_max=attempt_count_max,
                 priority=priority,
                 namespace=namespace,
                 request_id=request_id,
@@ -242,14 +259,49 @@ def watch_tasks(
     profile: str | None, task_ids: tuple[str, ...], *, timeout: timedelta, as_json: bool
 ) -> None:
     """Print each change of tasks until all have ended."""
+    _follow(profile, task_ids, timeout, as_json=as_json, ends_only=False)
 
-    async def watch(client: Any) -> bool:
+
+@task.command("wait")
+@click.argument("task_ids", nargs=-1, required=True, shell_complete=completed_tasks)
+@click.option(
+    "--timeout",
+    type=DURATION,
+    default="1h",
+    show_default=True,
+    help="How long to wait; the tasks continue.",
+)
+@client_command
+def wait_tasks(
+    profile: str | None, task_ids: tuple[str, ...], *, timeout: timedelta, as_json: bool
+) -> None:
+    """Wait until tasks have ended, and print how each ended.
+
+    The exit status is 0 if all succeeded, 6 if one failed or was cancelled, 7 if one continues
+    after --timeout, and 5 if there is no such task.
+    """
+    _follow(profile, task_ids, timeout, as_json=as_json, ends_only=True)
+
+
+def _follow(
+    profile: str | None,
+    task_ids: tuple[str, ...],
+    timeout: timedelta,
+    *,
+    as_json: bool,
+    ends_only: bool,
+) -> None:
+    """Print the changes, or only the ends, of tasks; exits with TASK_FAILED unless all succeed."""
+
+    async def follow(client: Any) -> bool:
         all_succeeded = True
         waiting = list(dict.fromkeys(await client.lookups.task_ids(task_ids)))
         lines[:] = continuing(profile, *waiting)
         async with saying_why_it_waits(client, waiting):
             async for each in client.watch_tasks(list(waiting), timeout=timeout):
                 status = each.status
+                if ends_only and not (status.has_ended and each.task_id in waiting):
+                    continue
                 if as_json:
                     print_json(json_document(each))
                 else:
@@ -263,7 +315,7 @@ def watch_tasks(
         return all_succeeded
 
     with saying_what_continues() as lines:
-        all_succeeded = run_client(profile, watch)
+        all_succeeded = run_client(profile, follow)
     if not all_succeeded:
         sys.exit(Exit.TASK_FAILED)
 

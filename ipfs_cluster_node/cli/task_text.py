@@ -72,15 +72,26 @@ def _asked(task: ListedTask) -> Iterator[tuple[str, str]]:
         if task.spec.task_type == SQL_TASK_TYPE and (query := _query_of(json.loads(text))):
             for line in query.strip().splitlines():
                 yield "sql", line.expandtabs()
+            for name, value in _parameters_of(json.loads(text)):
+                yield "parameters", _cut(f"{name} = {json.dumps(value, ensure_ascii=False)}")
             return
     except ValueError:
         text = ""  # Neither text nor, of a SQL task, JSON.
     if not text:
         yield "payload", f"{len(payload)} bytes of {task.spec.content_type}"
         return
-    cut = f"{text[:ASKED_CHARS_MAX]}… (--json has it whole)" if text[ASKED_CHARS_MAX:] else text
-    for line in cut.splitlines():
+    for line in _cut(text).splitlines():
         yield "payload", line.expandtabs()
+
+
+def _cut(text: str) -> str:
+    return f"{text[:ASKED_CHARS_MAX]}… (--json has it whole)" if text[ASKED_CHARS_MAX:] else text
+
+
+def _parameters_of(document: Any) -> Iterator[tuple[str, Any]]:
+    parameters = document.get("parameters")
+    if isinstance(parameters, dict):
+        yield from ((n, v) for n, v in parameters.items() if n not in ("sql", "text_inputs"))
 
 
 def _query_of(document: Any) -> str:

@@ -16,7 +16,7 @@ from ipfs_cluster_node.client.values import checked_text, needs, seconds, shown
 from ipfs_cluster_node.client.verified import verified
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import DEFAULT_NAMESPACE
-from ipfs_cluster_node.core.sql import SQL_TASK_TYPE, unused_names
+from ipfs_cluster_node.core.sql import SQL_TASK_TYPE, sql_payload, unused_names
 
 NO_INPUTS: Final[Mapping[str, Source]] = MappingProxyType({})
 CANCEL_TIMEOUT: Final = timedelta(seconds=3)
@@ -31,6 +31,7 @@ class SqlCalls(ContentCalls, TaskCalls):
         inputs: Mapping[str, Source] = NO_INPUTS,
         /,
         *,
+        parameters: Mapping[str, Any] | None = None,
         namespace: str = DEFAULT_NAMESPACE,
         attempt_timeout: timedelta | None = None,
         task_timeout: timedelta | None = None,
@@ -45,6 +46,8 @@ class SqlCalls(ContentCalls, TaskCalls):
         Args:
             query: DuckDB's SQL; it sees its inputs and nothing else.
             inputs: Tables by name, if a name is no keyword of Python or one of those below.
+            parameters: Values of the query's `$name`s: numbers, text, booleans, None, or lists of
+                one kind of these; each exact or refused.
             namespace: The namespace of the task and of the files that are added for it, for
                 permissions.
             attempt_timeout: Time limit of one attempt; default 10 minutes.
@@ -67,11 +70,16 @@ class SqlCalls(ContentCalls, TaskCalls):
             )
         given = given_inputs([*inputs.items(), *tables.items()])
         check_all_used(query, [each.name for each in given])
+        if not isinstance(parameters or {}, Mapping):
+            raise ClusterError(
+                Reason.INVALID_ARGUMENT,
+                f"the parameters are {shown(parameters)}; give values by name, as a dict",
+            )
         seconds(timeout)
         named = [await add_input(self, each, namespace=namespace) for each in given]
         task = await self.submit_task(
             SQL_TASK_TYPE,
-            {"sql": query},
+            sql_payload(query, parameters),
             inputs=named,
             attempt_timeout=attempt_timeout,
             task_timeout=task_timeout,

@@ -25,6 +25,8 @@ from ipfs_cluster_node.codec.tasks import spec_to_proto, states_to_proto
 from ipfs_cluster_node.codec.views import TASK
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.model import (
+    ATTEMPT_COUNT_DEFAULT,
+    ATTEMPT_COUNT_MAX,
     ATTEMPT_TIMEOUT_MS_DEFAULT,
     DEFAULT_NAMESPACE,
     PRIORITY_MAX,
@@ -53,6 +55,7 @@ class TaskCalls(Calls):
         inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
         attempt_timeout: timedelta | None = None,
         task_timeout: timedelta | None = None,
+        attempt_count_max: int = ATTEMPT_COUNT_DEFAULT,
         priority: int = 0,
         namespace: str = DEFAULT_NAMESPACE,
         request_id: str | None = None,
@@ -67,6 +70,8 @@ class TaskCalls(Calls):
             attempt_timeout: Time limit of one attempt; default 10 minutes.
             task_timeout: Time limit from submission to the end, after which the task fails with
                 TASK_TIMED_OUT; default 7 days.
+            attempt_count_max: How many attempts may fail before the task fails, 1 to 20. A failure
+                that another attempt would not change ends it at once.
             priority: 0 (last) to 9 (first).
             namespace: Its namespace, for permissions; names separated by slashes.
             request_id: Makes a repeat by another process safe; default a new one.
@@ -82,6 +87,7 @@ class TaskCalls(Calls):
             inputs=inputs,
             attempt_timeout=attempt_timeout,
             task_timeout=task_timeout,
+            attempt_count_max=attempt_count_max,
             priority=priority,
             namespace=namespace,
         )
@@ -247,6 +253,7 @@ def task_spec(
     inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
     attempt_timeout: timedelta | None = None,
     task_timeout: timedelta | None = None,
+    attempt_count_max: int = ATTEMPT_COUNT_DEFAULT,
     priority: int = 0,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> TaskSpec:
@@ -262,6 +269,10 @@ def task_spec(
     task_timeout_ms = TASK_TIMEOUT_MS_DEFAULT
     if task_timeout is not None:
         task_timeout_ms = milliseconds(task_timeout, "task_timeout")
+    if type(attempt_count_max) is not int or not 1 <= attempt_count_max <= ATTEMPT_COUNT_MAX:
+        raise invalid_field(
+            "attempt_count_max", f"it is {shown(attempt_count_max)}; give 1 to {ATTEMPT_COUNT_MAX}"
+        )
     if not isinstance(priority, int) or not 0 <= priority <= PRIORITY_MAX:
         raise invalid_field("priority", f"it is {shown(priority)}; give 0 to {PRIORITY_MAX}")
     return TaskSpec(
@@ -271,6 +282,7 @@ def task_spec(
         inputs=tuple(_input(each) for each in inputs),
         attempt_timeout_ms=timeout_ms,
         task_timeout_ms=task_timeout_ms,
+        attempt_count_max=attempt_count_max,
         priority=priority,
         namespace=checked_text(namespace, "namespace"),
     )

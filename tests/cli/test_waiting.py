@@ -203,6 +203,7 @@ class Slow(Cluster):
         (content_commands, ["content", "get", CID, "-o", "-"], 1),
         (task_commands, ["task", "submit", "echo", "--wait"], 2),
         (task_commands, ["task", "watch", "t"], 1),
+        (task_commands, ["task", "wait", "t"], 1),
     ],
 )
 def test_the_commands_that_wait_say_so(

@@ -80,6 +80,7 @@ def test_the_command_line_answers_bad_input_with_a_sentence_and_a_status(
         (("task", "submit", "data_processing", "--sql", "SELEC", "--wait"), 6, "SELEC"),
         (("task", "cancel", "nope"), 5, "no task nope"),
         (("task", "watch", "nope"), 5, "no task nope"),
+        (("task", "wait", "nope"), 5, "no task nope"),
         (("node", "health", "nope"), 5, "no node 'nope'"),
         (("node", "remove", "nope", "--yes"), 5, "no node 'nope'"),
         (("config", "set", "node_lease", "x"), 2, "is not a duration"),

@@ -166,6 +166,51 @@ def test_a_task_takes_local_files_as_inputs(cli: Any, people: Path) -> None:
     assert "neither a file here nor a CID" in done.stderr
 
 
+def test_parameters_are_given_by_name_and_shown_with_the_task(cli: Any, people: Path) -> None:
+    query = "SELECT count(*) AS n FROM t WHERE name IN $names AND born < $year"
+    given = ("--param", 'names=["p1", "p2"]', "--param", "year=1950")
+    with duckdb.connect() as direct:
+        [[expected]] = direct.execute(
+            query.replace("FROM t", f"FROM '{people}'"), {"names": ["p1", "p2"], "year": 1950}
+        ).fetchall()
+    done = cli("sql", query, f"t={people}", *given)
+    assert done.stdout == f"n\n{expected}\n", done.stderr
+    submit = ("task", "submit", "data_processing", "--input", f"t={people}", "--sql", query)
+    task_id = cli(*submit, *given, "--attempt-count-max", "7").stdout.strip()
+    assert cli("task", "wait", task_id).stdout
+    found = cli("task", "get", task_id).stdout
+    assert 'names = ["p1", "p2"]' in found
+    spec = json.loads(cli("task", "get", task_id, "--json").stdout)["spec"]
+    assert spec["attempt_count_max"] == 7
+    assert spec["payload_json"]["parameters"] == {"names": ["p1", "p2"], "year": 1950}
+    done = cli("sql", query, f"t={people}", "--param", "year=1950")
+    assert (done.returncode, "names $names" in done.stderr) == (Exit.TASK_FAILED, True)
+
+
+def test_a_parameter_that_is_wrong_is_refused_before_any_work(cli: Any, people: Path) -> None:
+    for given, words in (
+        (("--param", "year"), "write NAME=VALUE"),
+        (("--param", "a=1", "--param", "a=2"), "a is given twice"),
+        (("--param", "a=9999999999999999.99"), "more digits than a DOUBLE"),
+    ):
+        done = cli("sql", "SELECT $a FROM t", f"t={people}", *given)
+        assert (done.returncode, words in done.stderr) == (Exit.USAGE, True), done.stderr
+    done = cli("task", "submit", "echo", "--data", "x", "--param", "a=1")
+    assert (done.returncode, "--param is for" in done.stderr) == (Exit.USAGE, True)
+
+
+def test_a_task_without_sql_describes_its_input(cli: Any, people: Path) -> None:
+    submit = ("task", "submit", "data_processing", "--input", f"t={people}", "--wait")
+    [header, name, born] = [line.split("\t") for line in cli(*submit).stdout.splitlines()]
+    assert header[:4] == ["column_name", "column_type", "min", "max"]
+    assert (name[0], name[2:4], born[0], born[2:4]) == (
+        *("name", ["p0", "p6"]),
+        *("born", ["1900", "1999"]),
+    )
+    done = cli(*submit, "--param", "alpha=0.1", "--json")
+    assert json.loads(done.stdout)["status"]["result"]["json"]["unused_parameters"] == ["alpha"]
+
+
 def on_a_terminal(cluster: LocalCluster, tmp_path: Path, *arguments: str) -> str:
     """What a command prints on a terminal of 24 lines and 60 columns."""
     save_profile("default", cluster.profile)
@@ -238,6 +283,8 @@ async def test_sql_of_the_client_takes_tables_files_and_cids(client: Client, peo
     table = pa.table({"a": [1, 2, 3], "b": ["x", None, "z"]})
     assert (await client.sql("SELECT * FROM t", t=table)).equals(table)
     assert (await client.sql("SELECT * FROM t", {"t": table.to_batches()[0]})).equals(table)
+    some = await client.sql("SELECT b FROM t WHERE a = $a", t=table, parameters={"a": 3})
+    assert some.to_pydict() == {"b": ["z"]}
     empty = await client.sql("SELECT * FROM t", t=table.slice(0, 0))
     assert (empty.num_rows, empty.column_names) == (0, ["a", "b"])
     added = await client.add_content(people)
@@ -256,6 +303,10 @@ async def test_what_the_client_is_asked_wrongly_is_said(client: Client, people: 
         with pytest.raises(ClusterError, match=said) as caught:
             await client.sql(query, **tables)  # type: ignore[arg-type]
         assert caught.value.reason is Reason.INVALID_ARGUMENT
+    with pytest.raises(ClusterError, match="the parameters are of type list"):
+        await client.sql("SELECT $a", parameters=[1])  # type: ignore[arg-type]
+    with pytest.raises(ClusterError, match="can't be written as JSON"):
+        await client.sql("SELECT $a", parameters={"a": float("nan")})
     with pytest.raises(ClusterError, match=r"name each: sql\(query, t=...\)"):
         await client.sql("SELECT 1 FROM t", str(people))  # type: ignore[arg-type]
     with pytest.raises(TaskFailedError, match="Parser Error") as failed:

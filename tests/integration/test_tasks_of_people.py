@@ -186,3 +186,34 @@ def test_ctrl_c_says_what_goes_on_and_how_to_cancel_it(
     finally:
         for task_id in ids:
             assert cli("task", "cancel", task_id).returncode == 0
+
+
+def test_task_wait_ends_with_its_tasks_and_its_status_tells_how(cli: Any) -> None:
+    good, bad, long = (
+        cli("task", "submit", *words).stdout.strip()
+        for words in (
+            ("sleeps", "--data", "0.1"),
+            ("breaks", "--data", '{"why": "no"}', "--attempt-count-max", "1"),
+            ("sleeps", "--data", "60"),
+        )
+    )
+    try:
+        done = cli("task", "wait", good, good[:12])
+        assert (done.returncode, done.stdout) == (Exit.DONE, f"{good} succeeded attempt 1\n")
+        done = cli("task", "wait", good, bad, "--json")
+        ended = {
+            each["task_id"]: each["status"] for each in map(json.loads, done.stdout.splitlines())
+        }
+        assert done.returncode == Exit.TASK_FAILED
+        assert [ended[i]["state"] for i in (good, bad)] == [
+            "TASK_STATE_SUCCEEDED",
+            "TASK_STATE_FAILED",
+        ]
+        assert ended[bad]["failed_attempt_count"] == 1
+        done = cli("task", "wait", long, good, "--timeout", "1s")
+        assert done.returncode == Exit.TIME_OVER
+        assert done.stdout == f"{good} succeeded attempt 1\n"
+        assert f"to cancel it: ipfs-cluster-node task cancel {long}" in done.stderr
+    finally:
+        assert cli("task", "cancel", long).returncode == 0
+    assert cli("task", "wait", long).returncode == Exit.TASK_FAILED

@@ -97,6 +97,10 @@ def test_without_sql_and_inputs_nothing_runs(run: Runs, payload: Any) -> None:
         ("true", "BOOLEAN", True),
         ('"it\'s; DROP"', "VARCHAR", "it's; DROP"),
         ("null", '"NULL"', None),
+        ("[1, null, 3]", "INTEGER[]", [1, None, 3]),
+        ("[1, 2.5]", "DOUBLE[]", [1.0, 2.5]),
+        ('["a", null]', "VARCHAR[]", ["a", None]),
+        ("[]", '"NULL"[]', []),
     ],
 )
 def test_a_parameter_is_its_exact_value(run: Runs, text: str, type_: str, shown: Any) -> None:
@@ -127,7 +131,12 @@ def test_parameters_work_beside_inputs(run: Runs) -> None:
         ("SELECT $a", '{"a": 1e999}', "more digits than a DOUBLE"),
         ("SELECT $a", '{"a": NaN}', "no number"),
         ("SELECT $a", '{"a": 170141183460469231731687303715884105728}', "HUGEINT"),
-        ("SELECT $a", '{"a": [1]}', "a number, a text, a boolean or null"),
+        ("SELECT $a", '{"a": [[1]]}', "a number, a text, a boolean, null or a list"),
+        ("SELECT $a", '{"a": {"b": 1}}', "a number, a text, a boolean, null or a list"),
+        ("SELECT $a", '{"a": [1, "1"]}', "a list of several kinds"),
+        ("SELECT $a", '{"a": [true, 1]}', "a list of several kinds"),
+        ("SELECT $a", '{"a": [9007199254740993, 0.5]}', "more digits than a DOUBLE"),
+        ("SELECT $a", '{"a": 1e99999999999999999999}', "an exponent that no DOUBLE has"),
         ("SELECT $a", '{"a b": 1}', "no name of a parameter"),
         ("SELECT $a", "[1]", "an object"),
         ("SELECT $a", json.dumps({f"p{n}": n for n in range(101)}), "at most 100"),
@@ -138,3 +147,26 @@ def test_what_a_statement_can_t_take_exactly_is_refused(
 ) -> None:
     payload = b'{"sql": %s, "parameters": %s}' % (json.dumps(sql).encode(), text.encode())
     assert words in refusal(run, payload)
+
+
+def test_an_empty_payload_describes_the_inputs_too(run: Runs) -> None:
+    assert run(b"", "input")["rows"] == run({}, "input")["rows"] != []
+
+
+def test_a_query_with_parameters_and_a_list_gives_what_duckdb_gives(run: Runs) -> None:
+    sql = "SELECT city, temperature FROM input WHERE city IN $cities OR temperature < $most"
+    values = {"cities": ["Rome", "Bern"], "most": 11.25}
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(
+            "CREATE VIEW input AS FROM (VALUES ('Paris', 11.5), ('Oslo', 3), ('Rome', NULL)) v(city, temperature)"
+        )
+        expected = connection.execute(sql, values).fetchall()
+    found = run({"sql": sql, "parameters": values}, "input")["rows"]
+    assert [(city, shown) for city, shown in found] == [(c, t and float(t)) for c, t in expected]
+
+
+def test_an_error_of_a_statement_with_parameters_names_its_place(run: Runs) -> None:
+    with pytest.raises(TaskError) as caught:
+        run({"sql": "SELECT $a,\n nosuch FROM input", "parameters": {"a": 1}}, "input")
+    assert caught.value.reason is Reason.SQL_FAILED
+    assert "(line 2, column 2)" in caught.value.message

@@ -86,7 +86,7 @@ handlers: Final = (data_processing,)
 
 def _payload(task: TaskContext) -> tuple[str | None, frozenset[str], dict[str, Any]]:
     """The SQL, None to describe the inputs; the inputs that are all text; the parameters."""
-    payload = task.json()
+    payload = task.json() if task.payload else {}
     expected = 'the payload is {"sql": "SELECT …", "parameters": {…}}'
     if not isinstance(payload, dict):
         raise TaskError(Reason.TASK_INPUT_INVALID, expected)
@@ -111,7 +111,7 @@ def _payload(task: TaskContext) -> tuple[str | None, frozenset[str], dict[str, A
         raise TaskError(
             Reason.TASK_INPUT_INVALID, '"text_inputs" is a list of names of the task\'s inputs'
         )
-    return sql, frozenset(map(str, texts)), sql_parameters(task.payload, TAKEN)
+    return sql, frozenset(map(str, texts)), sql_parameters(task.payload or b"{}", TAKEN)
 
 
 def _description(names: list[str]) -> str:

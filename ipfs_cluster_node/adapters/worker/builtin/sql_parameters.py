@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.sql import exact_double
 from ipfs_cluster_node.tasks import TaskError
 
 PARAMETERS_MAX: Final = 100
@@ -21,7 +22,10 @@ def sql_parameters(payload: bytes, taken: AbstractSet[str]) -> dict[str, Any]:
     Raises:
         TaskError: TASK_INPUT_INVALID for a name or value that a statement can't have.
     """
-    given = json.loads(payload, parse_float=Decimal).get("parameters")
+    try:
+        given = json.loads(payload, parse_float=Decimal).get("parameters")
+    except ArithmeticError as error:
+        raise _invalid("a parameter has an exponent that no DOUBLE has") from error
     if given is None:
         return {}
     if not isinstance(given, dict) or len(given) > PARAMETERS_MAX:
@@ -49,9 +53,21 @@ def check_named(wanted: AbstractSet[str], given: Mapping[str, Any]) -> None:
 def _value(name: str, value: Any) -> Any:
     if not NAME.fullmatch(name):
         raise _invalid(f"{name!r:.80} is no name of a parameter: letters, digits and _")
+    if not isinstance(value, list):
+        return _single(name, value)
+    values = [_single(name, each) for each in value]
+    kinds = {type(each) for each in values if each is not None}
+    if kinds == {int, float}:  # One list of DOUBLEs.
+        values = [_single(name, Decimal(v)) if type(v) is int else v for v in values]
+    elif len(kinds) > 1:
+        raise _invalid(f"{name} is a list of several kinds of values; a list has one")
+    return values
+
+
+def _single(name: str, value: Any) -> Any:
     if isinstance(value, Decimal):
-        number = float(value) if value.is_finite() else float("nan")
-        if Decimal(repr(number)) != value:
+        number = exact_double(value)
+        if number is None:
             raise _invalid(f"{name} has more digits than a DOUBLE; give it as text, and cast it")
         return number
     if isinstance(value, float):  # NaN and infinities, which JSON has not.
@@ -59,7 +75,10 @@ def _value(name: str, value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > HUGEINT_MAX:
         raise _invalid(f"{name} has more digits than a HUGEINT; give it as text, and cast it")
     if value is not None and not isinstance(value, str | int):
-        raise _invalid(f"{name} is a number, a text, a boolean or null; give others as text")
+        raise _invalid(
+            f"{name} is a number, a text, a boolean, null or a list of one kind of these; give "
+            "others as text"
+        )
     return value
 
 
