@@ -17,7 +17,7 @@ from ipfs_cluster_node.cli.completing import (
 )
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.ids import shown_ids, wide_option
-from ipfs_cluster_node.cli.join_hint import say_how_to_join
+from ipfs_cluster_node.cli.join_hint import show_join_token
 from ipfs_cluster_node.cli.output import (
     DURATION,
     capturing,
@@ -41,8 +41,8 @@ from ipfs_cluster_node.core.names import DELEGATION, JOIN_TOKEN
 from ipfs_cluster_node.core.printable import printable
 from ipfs_cluster_node.core.ucan.commands import Command
 
-JOIN_TOKEN_DOTS = 3
-"""In `cj1.<pin>.<id>.<secret>`."""
+JOIN_START = "cj1."
+"""Before `<pin>.<id>.<secret>`."""
 
 
 @click.group(cls=Group)
@@ -98,8 +98,7 @@ def create_join_token(
     if as_json:
         print_json(json_document(answer))
         return
-    say(answer.token)
-    say_how_to_join("the other machine", answer.enrolment_endpoints)
+    show_join_token(answer.token, "the other machine", answer.enrolment_endpoints)
     if approve:
         say("joiners wait for approval: see `node joiners`, then `node approve NODE_ID`", err=True)
 
@@ -246,7 +245,7 @@ def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json:
     from ipfs_cluster_node.cli.delegating import is_cid, tokens_in
 
     async def revoke_join_token(client: Any) -> str:
-        given = cid.split(".")[2] if cid.count(".") == JOIN_TOKEN_DOTS else cid
+        given = cid.split(".")[2] if cid.startswith(JOIN_START) else cid
         token_id: str = await client.lookups.token_id(given)
         await client.revoke_join_token(token_id)
         return token_id

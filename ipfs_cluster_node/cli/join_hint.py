@@ -1,4 +1,4 @@
-"""Tells how to use a join token on another machine, and at which masters."""
+"""Shows a join token, and how to use it on another machine."""
 
 from collections.abc import Iterable
 
@@ -7,14 +7,16 @@ from ipfs_cluster_node.config.settings import ENROLMENT_PORT
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 
 
-def say_how_to_join(where: str, enrolment_endpoints: Iterable[str]) -> None:
-    """Print how to join, at masters that other machines can reach, or that there are none."""
+def show_join_token(token: str, where: str, enrolment_endpoints: Iterable[str]) -> None:
+    """Print a token, and the command that joins with it at masters that others can reach."""
+    from ipfs_cluster_node.adapters.keys.tokens import with_addresses
+
     known = list(enrolment_endpoints)
     reached = [each for each in known if not parse_endpoint(each).is_loopback]
-    first, *others = reached or known or [f"MASTER:{ENROLMENT_PORT}"]
-    say(f"on {where}: {command_line('join', 'TOKEN', '--enrolment', first)}", err=True)
-    if others:
-        say(f"or at another master: --enrolment {', '.join(others)}", err=True)
+    whole = with_addresses(token, reached or known)
+    say(whole)
+    options = () if known else ("--enrolment", f"MASTER:{ENROLMENT_PORT}")
+    say(f"on {where}: {command_line('join', whole, *options)}", err=True)
     if known and not reached:
         say(
             "no master accepts joiners from other machines: start one with `serve "

@@ -178,7 +178,11 @@ def init(
 
 @click.command()
 @click.argument("token")
-@click.option("--enrolment", required=True, help="A master's enrolment port, host:port.")
+@click.option(
+    "--enrolment",
+    multiple=True,
+    help="A master's enrolment port, host:port, instead of those in the token.",
+)
 @click.option(
     "--replace",
     is_flag=True,
@@ -192,14 +196,14 @@ def join(
     profile: str | None,
     *,
     token: str,
-    enrolment: str,
+    enrolment: tuple[str, ...],
     replace: bool,
     home: Home,
     profile_name: str | None,
     as_json: bool,
     **where: Any,
 ) -> None:
-    """Enrol this machine with a join token; `-` reads it from standard input.
+    """Enrol this machine with a join token, as `token create` prints it; `-` reads it from input.
 
     The token says whether it becomes a master, a worker, a leecher or a client. A node then runs
     `serve`; a client has its profile at once. If the token needs approval, this waits for the
@@ -209,12 +213,20 @@ def join(
     with the right to remove it. A node that is in --home is moved into a directory there; nothing
     is deleted. After an interruption the same command continues.
     """
+    from ipfs_cluster_node.adapters.keys.tokens import split_token
     from ipfs_cluster_node.client.client import Client
-    from ipfs_cluster_node.node.joining import join_cluster
+    from ipfs_cluster_node.node.joining import join_at_any
     from ipfs_cluster_node.node.replacing import replace_node
 
     check_profile_name(profile_name)
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
+    token, endpoints = split_token(text)
+    if not (enrolment or endpoints):
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"the token names no master; add --enrolment MASTER:{ENROLMENT_PORT}, or give the "
+            "whole line that `token create` printed",
+        )
     settings = node_settings(role="worker", **where)
 
     async def replace_gone() -> None:
@@ -227,11 +239,11 @@ def join(
         )
 
     made = asyncio.run(
-        join_cluster(
+        join_at_any(
             home,
             settings,
-            token=text,
-            enrolment=enrolment,
+            token=token,
+            enrolment=enrolment or endpoints,
             on_waiting=_report_waiting,
             on_busy=lambda why: say(f"waiting until the token expires: {why}", err=True),
             replace_node=replace_gone if replace else None,

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import click
 
 from ipfs_cluster_node.cli.groups import Group
-from ipfs_cluster_node.cli.join_hint import say_how_to_join
+from ipfs_cluster_node.cli.join_hint import show_join_token
 from ipfs_cluster_node.cli.node_commands import (
     CLUSTER_KEYS,
     address_options,
@@ -276,5 +276,4 @@ def _deletion_paused() -> str:
 
 
 def _show_token(token: str, enrolment_endpoints: Any) -> None:
-    say(token)
-    say_how_to_join("the operator's machine", enrolment_endpoints)
+    show_join_token(token, "the operator's machine", enrolment_endpoints)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import sleep
@@ -121,32 +121,25 @@ class KitNode:
         save_profile(free_profile_name(name) if taken else name, made.profile)
 
     def _join(self) -> None:
-        from ipfs_cluster_node.node.joining import join_cluster
+        from ipfs_cluster_node.adapters.keys.tokens import split_token
+        from ipfs_cluster_node.node.joining import join_at_any
 
-        token, enrolments = self._wanted.join_token, self._enrolments()
-        if not token:
-            token = self._minted_token()
-        refused: ClusterError | None = None
-        for enrolment in enrolments:
-            try:
-                asyncio.run(
-                    join_cluster(self.home, self._settings(), token=token, enrolment=enrolment)
-                )
-            except ClusterError as error:
-                if error.reason is not Reason.UNREACHABLE:
-                    raise
-                refused = error
-            else:
-                return
-        raise refused or ClusterError(
-            Reason.CONFIG_INVALID,
-            "no master is known to join; name some in master_addresses",
-        )
+        token, endpoints = split_token(self._wanted.join_token or self._minted_token())
+        enrolment = self._enrolments(endpoints)
+        if not enrolment:
+            raise ClusterError(
+                Reason.CONFIG_INVALID,
+                "no master is known to join; give the whole token that `token create` prints, or "
+                "name masters in master_addresses",
+            )
+        asyncio.run(join_at_any(self.home, self._settings(), token=token, enrolment=enrolment))
 
-    def _enrolments(self) -> list[str]:
-        """Where masters let joiners in."""
+    def _enrolments(self, told: Sequence[str]) -> Sequence[str]:
+        """Where masters let joiners in; `told` are those of the token."""
         if self._wanted.enrolment:
             return [self._wanted.enrolment]
+        if told:
+            return told
         here = [
             (settings.bind, settings.enrolment_bind)
             for settings in map(_node_of, self._others())

@@ -9,10 +9,10 @@ import errno
 import json
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -116,6 +116,27 @@ class Joining:
                 "with this token; repeat it so, or name another --home and have a new token made",
             )
         return kept
+
+
+async def join_at_any(
+    home: Home, settings: NodeSection, *, token: str, enrolment: Sequence[str], **how: Any
+) -> Made:
+    """Join at the first of several enrolment ports that answers; see `join_cluster`.
+
+    Raises:
+        ClusterError: As `join_cluster`; UNREACHABLE, naming all, if none answers.
+    """
+    silent: list[ClusterError] = []
+    for each in enrolment:
+        try:
+            return await join_cluster(home, settings, token=token, enrolment=each, **how)
+        except ClusterError as error:
+            if error.reason is not Reason.UNREACHABLE:
+                raise
+            silent.append(error)
+    if len(silent) == 1:
+        raise silent[0]
+    raise ClusterError(Reason.UNREACHABLE, "; ".join(error.message for error in silent))
 
 
 async def join_cluster(

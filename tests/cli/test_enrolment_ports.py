@@ -6,7 +6,7 @@ import pytest
 
 from ipfs_cluster_node.access.context import Caller, CallerClass, set_permissions
 from ipfs_cluster_node.access.permissions import Unrestricted
-from ipfs_cluster_node.cli.join_hint import say_how_to_join
+from ipfs_cluster_node.cli.join_hint import show_join_token
 from ipfs_cluster_node.cli.node_commands import node_settings
 from ipfs_cluster_node.services.membership import MembershipServicer
 from ipfs_cluster_node.v1 import membership_pb2, roles_pb2
@@ -55,22 +55,27 @@ async def test_a_token_names_the_enrolment_ports_of_all_masters() -> None:
     [
         (
             ["127.0.0.1:9095", "b.example:9095", "10.0.0.3:9095"],
-            ["join TOKEN --enrolment b.example:9095\n", "10.0.0.3:9095"],
+            ["ipfs-cluster-node join TOKEN@b.example:9095,10.0.0.3:9095\n"],
             ["127.0.0.1", "config.toml"],
         ),
         (
             ["127.0.0.1:9095", "[::1]:9095"],
-            ["--enrolment 127.0.0.1:9095\n", "no master accepts joiners", "config.toml"],
+            [
+                "join 'TOKEN@127.0.0.1:9095,[::1]:9095'\n",
+                "no master accepts joiners",
+                "config.toml",
+            ],
             ["MASTER"],
         ),
-        ([], ["--enrolment MASTER:9095"], ["config.toml"]),
+        ([], ["join TOKEN --enrolment MASTER:9095\n"], ["config.toml"]),
     ],
 )
 def test_the_hint_names_masters_that_other_machines_reach(
     capsys: Any, endpoints: list[str], told: list[str], untold: list[str]
 ) -> None:
-    say_how_to_join("the other machine", endpoints)
+    show_join_token("TOKEN", "the other machine", endpoints)
     said = capsys.readouterr()
-    assert said.out == ""
+    assert said.out.partition("@")[0].strip() == "TOKEN"
+    assert said.out.strip() in said.err
     assert all(each in said.err for each in told), said.err
     assert not any(each in said.err for each in untold), said.err

@@ -59,6 +59,26 @@ async def test_a_join_token_is_good_for_one_use(
     assert cli("--profile", "a", "status").returncode == 0
 
 
+def test_what_token_create_prints_joins(cluster: LocalCluster, cli: Any, tmp_path: Path) -> None:
+    made = cli("token", "create", "--role", "client")
+    token = made.stdout.strip()
+    assert f"join {token}" in made.stderr
+    bare, _, addresses = token.partition("@")
+    assert enrolment_of(cluster) in addresses.split(",")
+    where = ("--home", str(tmp_path / "j"), "--profile-name", "line")
+    lost = cli("join", bare, *where)
+    assert lost.returncode == 2
+    assert "names no master" in lost.stderr
+    nobody = cli("join", f"{bare}@127.0.0.1:1,127.0.0.1:2", *where)
+    assert nobody.returncode == 3
+    assert "127.0.0.1:1" in nobody.stderr
+    assert "127.0.0.1:2" in nobody.stderr
+    done = cli("join", f"{bare}@127.0.0.1:1,{addresses}", *where)
+    assert done.returncode == 0, done.stderr
+    assert cli("--profile", "line", "status").returncode == 0
+    assert cli("token", "revoke", token).returncode in (0, 5)  # Named by the whole of it.
+
+
 @pytest.mark.asyncio
 async def test_a_client_that_joins_takes_no_other_profiles_place(
     client: Client, cluster: LocalCluster, cli: Any, tmp_path: Path

@@ -59,7 +59,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         ({"node_name": ".."}, ErrorType.VALIDATION, "no name"),
         ({"master_addresses": ["/ip4/1"]}, ErrorType.VALIDATION, "no address"),
         ({"role": "worker"}, ErrorType.CONFIGURATION, "token create --role worker"),
-        ({"role": "worker", "join_token": "x"}, ErrorType.CONFIGURATION, "no master is known"),
+        ({"role": "worker", "join_token": "x"}, ErrorType.PERMISSION, "copy the whole"),
     ],
 )
 def test_metadata_that_can_t_be_are_refused_and_make_nothing(

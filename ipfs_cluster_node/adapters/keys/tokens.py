@@ -1,7 +1,8 @@
-"""Join tokens: `cj1.<SHA-256 of the CA's public key>.<id>.<secret>`.
+"""Join tokens: `cj1.<SHA-256 of the CA's public key>.<id>.<secret>[@host:port,host:port…]`.
 
 The pin lets a joiner verify its peer before it sends the secret. The log holds only the secret's
-hash.
+hash. The addresses after the `@` say where masters let joiners in; they prove nothing, and any
+others do as well.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import re
 import secrets
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -19,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import spki_pin
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.endpoints import parse_endpoint
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 CLOSED_SECONDS_MAX: Final = 15.0
@@ -28,6 +31,8 @@ CLOSED_SECONDS_MAX: Final = 15.0
 CLOSED_RETRY_SECONDS: Final = 0.5
 CLOSED: Final = (ssl.SSLEOFError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 """Errors of a connection that was accepted, and closed before the handshake."""
+ADDRESSES_MAX: Final = 8
+"""Masters that a token names."""
 _TOKEN: Final = re.compile(r"cj1\.([0-9a-f]{64})\.([0-9a-f]{16})\.([0-9a-f]{32})")
 
 
@@ -61,6 +66,27 @@ def parse_token(text: str) -> JoinSecret:
             "a join token looks like cj1.<64 hex>.<16 hex>.<32 hex>; copy the whole of it",
         )
     return JoinSecret(*match.groups())
+
+
+def with_addresses(token: str, endpoints: Sequence[str]) -> str:
+    """A token with where masters let joiners in: all that a joiner needs, in one word."""
+    return f"{token}@{','.join(endpoints[:ADDRESSES_MAX])}" if endpoints else token
+
+
+def split_token(text: str) -> tuple[str, tuple[str, ...]]:
+    """A token without its addresses, and those.
+
+    Raises:
+        ClusterError: TOKEN_INVALID, and does not repeat the token; INVALID_ARGUMENT for an address.
+    """
+    token, at, addresses = text.strip().partition("@")
+    parse_token(token)
+    if not at:
+        return token, ()
+    endpoints = addresses.split(",")
+    if len(endpoints) > ADDRESSES_MAX:
+        raise invalid_field("token", f"at most {ADDRESSES_MAX} addresses after the @")
+    return token, tuple(str(parse_endpoint(each)) for each in endpoints)
 
 
 def hash_secret(secret: str) -> bytes:

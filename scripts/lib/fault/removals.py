@@ -202,7 +202,7 @@ async def removals(scene: Scene) -> None:
     work, over = Removals(scene), asyncio.Event()
     working = asyncio.create_task(work.run(over))
     deaths: Counter[str] = Counter()
-    while scene.goes_on:
+    while scene.goes_on or not (scene.faults and work.done["read"]):
         node = await scene.victim()
         scene.note_fault()
         deaths[await _killed(scene, node)] += 1
