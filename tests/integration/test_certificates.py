@@ -212,7 +212,7 @@ def test_join_tokens_are_listed_and_revoked(
     cluster: LocalCluster, cli: Any, tmp_path: Path
 ) -> None:
     made = cli("token", "create", "--role", "client", "--grant", "reader").stdout.strip()
-    _, _, token_id, secret = made.split(".")
+    _, _, token_id, secret = made.partition("@")[0].split(".")
     listed = cli("token", "list", "--join", "--json")
     [found] = [each for each in json.loads(listed.stdout) if each["token_id"] == token_id]
     assert (found["role"], found["grant"], found["uses_max"]) == ("ROLE_CLIENT", "GRANT_READER", 1)
