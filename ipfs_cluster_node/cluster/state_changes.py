@@ -60,6 +60,10 @@ class Changed:
     """Whether rows of the same key are dropped first."""
 
 
+NOTHING: Final = Changed((), Items(()), grouped=False)
+"""Of a table in which nothing changed."""
+
+
 @dataclass(slots=True)
 class Batch:
     """What changed after one revision and up to another; encoded once for all that read it."""
@@ -115,6 +119,8 @@ class StateChanges:
         """Start without a log; `follow` gives one."""
         self._consensus = consensus
         self._machine: ReplicatedStateMachine | None = None
+        self.log: object = None
+        """Another one for each log that this node had; positions in one say nothing of another."""
         self._replica: Replica | None = None
         self._changes = Changes(WATCHED, 0)
         self._changed_at = 0
@@ -131,6 +137,7 @@ class StateChanges:
     def follow(self, machine: ReplicatedStateMachine, replica: Replica) -> None:
         """Gather the changes of this log from now on, on a node that has just got it."""
         self._machine, self._replica = machine, replica
+        self.log = object()
         self._begin(machine.revision)
 
         def on_change(revision: int, touched: Touched | None) -> None:
@@ -141,7 +148,7 @@ class StateChanges:
 
     def unfollow(self) -> None:
         """Know of no log any longer."""
-        self._machine = self._replica = None
+        self._machine = self._replica = self.log = None
         self._begin(0)
         self._tick()
 
@@ -236,7 +243,11 @@ class StateChanges:
 
     def batch(self, names: Collection[str], since: int) -> Batch:
         """What changed in these tables after a revision, up to now; raises as `now`."""
-        instant = self.position_of(names)
+        instant = self.now()
+        if instant.position.revision == since:  # Of most who only look whether they may go on.
+            return Batch(since, instant.position, instant.age_ms, dict.fromkeys(names, NOTHING))
+        if "nodes" in names:
+            self._note_figures(instant)
         found = {name: self._changed(instant, name, since) for name in names}
         return Batch(since, instant.position, instant.age_ms, found)
 
@@ -280,6 +291,8 @@ class StateChanges:
         """So many more, or fewer, watch these tables."""
         for name in names:
             self.in_use[name] += count
+        if not any(self.in_use.values()):
+            self.latest = None  # Of a tick that nobody reads.
         if not self.in_use["nodes"]:
             self._figures = {}  # They are not kept up to date, so all nodes are changed then.
 

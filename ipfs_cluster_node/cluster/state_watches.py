@@ -1,7 +1,7 @@
 """Watches of the state: each is a position in the log, and gets what changed since."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
@@ -128,6 +128,14 @@ class StateWatches:
         return replica is not None and replica.leads_for_sure
 
 
+class _BeginAgainError(Exception):
+    """What was sent since the last bookmark is dropped, and a snapshot follows."""
+
+    def __init__(self, cause: ResetCause) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
 class _Watch:
     """One watch."""
 
@@ -141,7 +149,7 @@ class _Watch:
         self._watches, self._changes = watches, watches.changes
         self._tables, self._names = tables, [each.name for each in tables]
         self._permissions, self._turn = permissions, turn
-        self._rights = permissions.rights
+        self._rights, self._log = permissions.rights, self._changes.log
         self.position: Position | None = None
         self._shown: dict[str, set[str]] = {}
         """By table: the items that a caller with limited rights was sent; it hears of no others."""
@@ -169,7 +177,7 @@ class _Watch:
             await asyncio.sleep(CATCH_UP_STEP_SECONDS)
         if token.tables != self._digest:
             return ResetCause.OTHER_TABLES
-        if self._rights is not None or not token.everything:
+        if self._permissions.rights is not None or not token.everything:
             return ResetCause.RIGHTS_CHANGED
         position = Position(token.revision, token.term)
         of_here = self._changes.has_history(position, at=now.position)
@@ -181,24 +189,56 @@ class _Watch:
         self.position = position
         return None
 
+    def _check(self) -> None:
+        """Check that this goes on as it began; after each wait, as readers may be slow.
+
+        Raises:
+            _BeginAgainError: The caller's rights are not those that its rows were judged by.
+            ClusterError: NO_LEADER: this node has another log now.
+        """
+        if self._log is not self._changes.log:
+            raise ClusterError(
+                Reason.NO_LEADER,
+                "this node's log was replaced; go on from the last bookmark",
+                retry_after=timedelta(seconds=1),
+            )
+        if self._permissions.rights != self._rights:
+            raise _BeginAgainError(ResetCause.RIGHTS_CHANGED)
+
     async def snapshot(self) -> AsyncIterator[StateEvent]:
-        """Everything as it is, and the bookmark of that."""
+        """Everything as it is, and the bookmark of that; again, if the caller's rights change."""
+        while True:
+            try:
+                async for event in self._snapshot():
+                    yield event
+            except _BeginAgainError as again:
+                cause = again.cause
+            else:
+                return
+            yield self._reset(cause)
+
+    def _reset(self, cause: ResetCause) -> Reset:
+        return Reset(cause, self._changes.oldest(self._names))
+
+    async def _snapshot(self) -> AsyncIterator[StateEvent]:
         loop = asyncio.get_running_loop()
         async with self._watches.snapshot_slot():
             until = loop.time() + SNAPSHOT_SECONDS_MAX
+            await self._turn.next()  # Copying the list of a million rows takes a turn of its own.
             self._rights = self._permissions.rights
             self._shown = {} if self._rights is None else {n: set() for n in self._names}
-            await self._turn.next()  # Copying the list of a million rows takes a turn of its own.
             instant = self._changes.position_of(self._names)
             wholes = [instant.items(STATE_TABLES[each.name]) for each in self._tables]
             for watched, items in zip(self._tables, wholes, strict=True):
                 async for payload in self._encoded(watched, items):
                     yield Rows(watched.name, RowsKind.SNAPSHOT, payload)
+                    self._check()
                     if loop.time() > until:
                         raise ClusterError(
                             Reason.DEADLINE_EXCEEDED,
                             f"a snapshot is to be read in {SNAPSHOT_SECONDS_MAX:.0f} s",
                         )
+        self._check()
         self.position = instant.position
         yield self.bookmark(instant)
 
@@ -214,6 +254,7 @@ class _Watch:
                         yield payload
             if turn.over:
                 await turn.next()
+                self._check()
         for payload in encoder.rest():
             yield payload
 
@@ -236,31 +277,39 @@ class _Watch:
             left = marked + interval - loop.time()
             assert self.position is not None
             await self._changes.wait(self.position.revision, max(0.0, min(left, RIGHTS_SECONDS)))
-            if self._permissions.rights != self._rights:
-                yield Reset(ResetCause.RIGHTS_CHANGED, self._changes.oldest(self._names))
+            cause = None
+            try:
+                async for event in self._step(marked + interval):
+                    yield event
+                    if isinstance(event, Bookmark):
+                        marked = loop.time()
+            except _BeginAgainError as again:
+                cause = again.cause
+            if cause is not None:
+                yield self._reset(cause)
                 async for event in self.snapshot():
                     yield event
-                marked = loop.time()
-                continue
-            batch = self._next_batch()
-            if any(batch.tables[name] is None for name in self._names):
-                yield Reset(ResetCause.COMPACTED, self._changes.oldest(self._names))
-                async for event in self.snapshot():
-                    yield event
-                marked = loop.time()
-                continue
-            sent = False
-            for watched in self._tables:
-                async for event in self._changed(watched, batch):
-                    sent = True
-                    yield event
-            self.position = batch.at
-            if sent or loop.time() >= marked + interval:
-                yield self._bookmark(batch.at, batch.age_ms)
                 marked = loop.time()
 
-    def _next_batch(self) -> Batch:
-        """What all get that are as far, if this one is; else what changed since its position."""
+    async def _step(self, due: float) -> AsyncIterator[StateEvent]:
+        """What changed since the position, and a bookmark after it, or if one is due."""
+        self._check()
+        batch, shared = self._next_batch()
+        if any(batch.tables[name] is None for name in self._names):
+            raise _BeginAgainError(ResetCause.COMPACTED)
+        sent = False
+        for watched in self._tables:
+            async for event in self._changed(watched, batch, shared=shared):
+                sent = True
+                yield event
+                self._check()
+        self._check()
+        self.position = batch.at
+        if sent or asyncio.get_running_loop().time() >= due:
+            yield self._bookmark(batch.at, batch.age_ms)
+
+    def _next_batch(self) -> tuple[Batch, bool]:
+        """What changed since the position; and whether that is what all get that are as far."""
         assert self.position is not None
         latest = self._changes.latest
         if (
@@ -269,49 +318,63 @@ class _Watch:
             and latest.tables.keys() >= set(self._names)
         ):
             self._changes.now()  # Raises if this master may no longer answer.
-            return latest
-        return self._changes.batch(self._names, self.position.revision)
+            return latest, True
+        return self._changes.batch(self._names, self.position.revision), False
 
-    async def _changed(self, watched: WatchedTable, batch: Batch) -> AsyncIterator[StateEvent]:
+    async def _changed(
+        self, watched: WatchedTable, batch: Batch, *, shared: bool
+    ) -> AsyncIterator[StateEvent]:
         changed = batch.tables[watched.name]
         assert changed is not None
-        if self._rights is None and not watched.key_prefix:
-            found = await batch.encoded(watched)
-            deletions, payloads = list(found.deletions), list(found.payloads)
-        else:
-            deletions, payloads = await self._changed_of_mine(watched, changed)
-        for start in range(0, len(deletions), KEYS_PER_FRAME):
-            yield Deletions(watched.name, tuple(deletions[start : start + KEYS_PER_FRAME]))
-        for payload in payloads:
+        if not shared or self._rights is not None or watched.key_prefix:
+            async for event in self._changed_of_mine(watched, changed):
+                yield event
+            return
+        found = await batch.encoded(watched)
+        self._check()
+        for event in _deletions(watched.name, found.deletions):
+            yield event
+        for payload in found.payloads:
             yield Rows(watched.name, RowsKind.UPSERTS, payload)
 
     async def _changed_of_mine(
         self, watched: WatchedTable, changed: Changed
-    ) -> tuple[list[str], list[bytes]]:
-        """What changed of what this caller watches and may read."""
-        encoder, turn = encoder_of(watched), self._turn
-        payloads: list[bytes] = []
+    ) -> AsyncIterator[StateEvent]:
+        """What changed of what this caller watches and may read.
+
+        Encoded while it is read: of a batch that nobody shares, a slow reader keeps no more.
+        """
+        encoder, turn, name = encoder_of(watched), self._turn, watched.name
+        if turn.over:
+            await turn.next()
+            self._check()
+        shown = None if self._rights is None else self._shown[name]
+        if shown is None:
+            mine = [each for each in changed.names if each.startswith(watched.key_prefix)]
+        else:
+            mine = [each for each in changed.names if each in shown]
+        if changed.grouped:
+            for event in _deletions(name, mine):
+                yield event
         kept: set[str] = set()
-        shown = None if self._rights is None else self._shown[watched.name]
-        before = set[str]() if shown is None else set(shown)
         for item in changed.items:
-            mine = None if item is None else self._shown_of(watched, item)
-            if mine is not None:
-                kept.add(mine.key)
-                for row in mine.rows():
-                    payloads += encoder.add(row)
+            found = None if item is None else self._shown_of(watched, item)
+            if found is not None:
+                kept.add(found.key)
+                for row in found.rows():
+                    for payload in encoder.add(row):
+                        yield Rows(name, RowsKind.UPSERTS, payload)
             if turn.over:
                 await turn.next()
-        payloads += encoder.rest()
-        gone = [
-            name
-            for name in changed.names
-            if (changed.grouped or name not in kept)
-            and (name in before if shown is not None else name.startswith(watched.key_prefix))
-        ]
+                self._check()
+        for payload in encoder.rest():
+            yield Rows(name, RowsKind.UPSERTS, payload)
+        gone = [each for each in mine if each not in kept]
+        if not changed.grouped:
+            for event in _deletions(name, gone):
+                yield event
         if shown is not None:
-            shown.difference_update(name for name in gone if name not in kept)
-        return gone, payloads
+            shown.difference_update(gone)
 
     def bookmark(self, instant: Instant) -> Bookmark:
         """The bookmark of the position, which the state of an instant contains."""
@@ -327,3 +390,9 @@ class _Watch:
             everything=self._rights is None,
         )
         return Bookmark(position.revision, encode_resume_token(token), age_ms)
+
+
+def _deletions(table: str, keys: Sequence[str]) -> Iterator[Deletions]:
+    """Deletions of these keys, so many in a message as it may have."""
+    for start in range(0, len(keys), KEYS_PER_FRAME):
+        yield Deletions(table, tuple(keys[start : start + KEYS_PER_FRAME]))

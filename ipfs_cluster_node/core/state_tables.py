@@ -17,8 +17,8 @@ from ipfs_cluster_node.core.authorization import (
     row_args_function,
 )
 from ipfs_cluster_node.core.columns import Schema
-from ipfs_cluster_node.core.file_namespaces import TaskOf, namespaces_of
-from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.file_namespaces import TaskOf, is_named, namespaces_of
+from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import Content, Principal, Task
 from ipfs_cluster_node.core.schemas import CONFIG, CONTENT, NODES, ROW_KEYS, TASKS
 from ipfs_cluster_node.core.settings import SETTINGS
@@ -187,8 +187,23 @@ def _tasks(state: ClusterState, _voters: Voters, keys: Sequence[Any] | None) -> 
 def _files(state: ClusterState, _voters: Voters, keys: Sequence[Any] | None) -> Items:
     contents = state.contents
     rows = tuple(contents.values()) if keys is None else list(map(contents.get, keys))
-    removed, task_of = _removed_nodes(state), state.tasks.by_id().get
+    removed, task_of = _removed_nodes(state), _task_of(state, None if keys is None else rows)
     return Items(rows, lambda row: None if row is None else FileItem(row, removed, task_of))
+
+
+def _task_of(state: ClusterState, of: Iterable[Content | None] | None) -> TaskOf:
+    """The tasks as they are now, by which the namespaces of some files are known; None: of all.
+
+    Only records of older logs need one. Whoever reads the files keeps the copy, so it is not of
+    all tasks for a few files.
+    """
+    if not state.contents.has_unnamed:
+        return dict[TaskId, Task]().get
+    tasks = state.tasks
+    if of is None:
+        return tasks.by_id().get
+    makers = {each.goes_with for each in of if each is not None and not is_named(each)}
+    return {task_id: task for task_id in makers if (task := tasks.get(task_id))}.get
 
 
 def _removed_nodes(state: ClusterState) -> frozenset[NodeId]:
