@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from ipfs_cluster_node.access.turns import current_turn
+from ipfs_cluster_node.access.turns import Turn, current_turn
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
@@ -188,6 +188,11 @@ class StateChanges:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+    async def settle(self, turn: Turn) -> None:
+        """Sort what was noted since anybody asked, in slices: at once it takes up to 50 ms."""
+        while self._changes.sort():
+            await turn.next()
 
     async def wait(self, revision: int, seconds: float) -> None:
         """Wait until something has changed after a revision, or this long."""

@@ -72,6 +72,7 @@ class StateWatches:
                 OVERLOADED or DEADLINE_EXCEEDED, if another master may do better.
         """
         token = decode_resume_token(resume_token) if resume_token else None
+        await self.changes.settle(turn)  # With no watcher, nothing was sorted.
         watch = _Watch(self, tables, permissions, turn)
         names = [each.name for each in tables]
         self.changes.use(names, 1)
@@ -274,6 +275,7 @@ class _Watch:
         loop = asyncio.get_running_loop()
         marked = loop.time()
         while True:
+            await self._changes.settle(self._turn)
             left = marked + interval - loop.time()
             assert self.position is not None
             await self._changes.wait(self.position.revision, max(0.0, min(left, RIGHTS_SECONDS)))

@@ -1,8 +1,9 @@
 """Which rows of the state changed last, so that a reader can be told what changed since."""
 
+import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
-from itertools import takewhile
+from collections.abc import Iterable
+from itertools import islice, takewhile
 from typing import Any, Final
 
 from ipfs_cluster_node.core.tables import TableName, Touched
@@ -13,6 +14,8 @@ them is compacted."""
 ENTRIES_KEPT_MAX: Final = 20_000
 """Entries that are remembered as they came, some 10 MB, until somebody asks what changed. Sorting
 them by key costs ten times as much as remembering them, and most masters have no watcher."""
+SORTED_AT_ONCE: Final = 5_000
+"""Keys that are sorted without a pause: some 2 ms."""
 TERMS_KEPT_MAX: Final = 1_000
 """Changes of the term that are remembered; revisions before the oldest are compacted."""
 
@@ -30,9 +33,8 @@ class Changes:
         """Begin at a revision: nothing is known of what changed before."""
         self._keys_max = keys_max
         self._begins = revision
-        self._last: Mapping[TableName, OrderedDict[Any, int]] = {
-            table: OrderedDict() for table in tables
-        }
+        self._last: dict[TableName, dict[Any, int]] = {table: {} for table in tables}
+        """By key, in the order of revisions."""
         self._floors = dict.fromkeys(self._last, revision)
         self._new: deque[tuple[int, Touched]] = deque()
         self._new_keys = 0
@@ -51,20 +53,34 @@ class Changes:
             self._begins, dropped = self._new.popleft()
             self._new_keys -= sum(map(len, dropped.values()))
 
-    def _sort(self) -> None:
-        """Sort what was noted last by key."""
-        for revision, touched in self._new:
-            for table in touched.keys() & self._last.keys():
+    def sort(self, keys_max: float = SORTED_AT_ONCE) -> bool:
+        """Sort what was noted by key, until so many keys are; returns whether some are left.
+
+        Asking what changed sorts the rest at once.
+        """
+        left = keys_max
+        while self._new and left > 0:
+            revision, touched = self._new.popleft()
+            for table, keys in touched.items():
                 last = self._last[table]
-                to_end = last.move_to_end
-                for key in touched[table]:
+                for key in keys:
+                    if key in last:
+                        del last[key]
                     last[key] = revision
-                    to_end(key)
-        self._new.clear()
-        self._new_keys = 0
+                self._new_keys -= len(keys)
+                left -= len(keys)
+            left -= 1
         for table, last in self._last.items():
-            while len(last) > self._keys_max:
-                _, self._floors[table] = last.popitem(last=False)
+            if len(last) > self._keys_max:
+                self._drop_oldest(table)
+        return bool(self._new)
+
+    def _drop_oldest(self, table: TableName) -> None:
+        # A tenth more than must be: dropped one by one they would take ten times as long.
+        items = iter(self._last[table].items())
+        for _, revision in islice(items, len(self._last[table]) - self._keys_max * 9 // 10):
+            self._floors[table] = revision
+        self._last[table] = dict(items)
 
     def note_term(self, revision: int, term: int) -> None:
         """Note the term of an entry; revisions must not shrink."""
@@ -87,7 +103,7 @@ class Changes:
 
     def floor(self, table: TableName) -> int:
         """The oldest revision since which all changes of a table are known."""
-        self._sort()
+        self.sort(math.inf)
         return max(self._floors[table], self._begins)
 
     def since(self, table: TableName, revision: int) -> list[Any] | None:

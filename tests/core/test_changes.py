@@ -1,6 +1,7 @@
 """What changed since a revision, compared with a list of all changes."""
 
 import random
+from itertools import pairwise
 
 from ipfs_cluster_node.core import changes
 from ipfs_cluster_node.core.changes import Changes
@@ -66,3 +67,33 @@ def test_a_position_before_the_first_term_that_is_remembered_is_compacted() -> N
     for term in range(changes.TERMS_KEPT_MAX + 1):
         known.note_term(10 + term, term)
     assert known.floor(TableName.TASKS) == 11
+
+
+def test_what_nobody_asked_for_is_sorted_in_slices() -> None:
+    """At once it held the loop for 80 ms, when the first watch began."""
+    known = Changes(TABLES, 0)
+    for revision in range(1, 4001):
+        known.note(revision, {TableName.TASKS: {f"{revision}.{n}" for n in range(10)}})
+    slices, sizes = 0, [0]
+    while known.sort():
+        slices += 1
+        sizes.append(len(known._last[TableName.TASKS]))
+    assert slices >= 40_000 // changes.SORTED_AT_ONCE - 1
+    assert max(b - a for a, b in pairwise(sizes)) <= changes.SORTED_AT_ONCE + 10
+    assert known.floor(TableName.TASKS) == 0
+    found = known.since(TableName.TASKS, 1)
+    assert found is not None
+    assert len(found) == 39_990
+
+
+def test_what_is_dropped_is_a_tenth_at_a_time() -> None:
+    """One by one, at each change, the floor would move at each: and all would be copied."""
+    known = Changes(TABLES, 0, keys_max=100)
+    for revision in range(1, 102):
+        known.note(revision, {TableName.TASKS: {str(revision)}})
+        known.sort()
+    assert known.floor(TableName.TASKS) == 11
+    for revision in range(102, 112):
+        known.note(revision, {TableName.TASKS: {str(revision)}})
+        assert known.floor(TableName.TASKS) == 11
+    assert len(known.since(TableName.TASKS, 11) or ()) == 100

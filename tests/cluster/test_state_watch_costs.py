@@ -1,0 +1,150 @@
+"""What watches keep, and what those without changes do."""
+
+import asyncio
+import gc
+import time
+import tracemalloc
+from contextlib import aclosing
+
+import pytest
+
+from ipfs_cluster_node.cluster.state_changes import StateChanges
+from ipfs_cluster_node.cluster.state_watches import KEYS_PER_FRAME
+from ipfs_cluster_node.core import commands as c
+from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.members import MemberTable
+from ipfs_cluster_node.core.state_events import Bookmark, Deletions, Rows, WatchedTable
+from ipfs_cluster_node.core.tasks import TaskTable
+from tests.support.virtual_time import virtual_time
+from tests.support.watched_masters import (
+    ALL,
+    CONFIG,
+    Rights,
+    do,
+    in_cluster,
+    submit,
+    until_mark,
+    with_settings,
+)
+
+CONTENT = [WatchedTable("content")]
+TASKS = [WatchedTable("tasks")]
+
+
+@virtual_time
+async def test_a_watch_of_files_copies_no_table_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did so each second, without changes too, and a stopped reader kept the copy."""
+    copied = []
+    copy = TaskTable.by_id
+    monkeypatch.setattr(TaskTable, "by_id", lambda self: copied.append(1) or copy(self))
+    master = in_cluster()
+    do(master, submit("t"))
+    async with aclosing(master.watch(CONTENT, interval=1)) as events:
+        for number in range(5):
+            async for _ in until_mark(events):
+                pass
+            do(master, c.AddContent(cid=f"f{number}", name="", size_bytes=1, holders=()))
+    assert not copied
+
+
+@virtual_time
+async def test_a_watch_without_changes_looks_at_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    master = in_cluster()
+    looked = []
+    nodes, principals = MemberTable.nodes, MemberTable.principals
+    async with aclosing(master.watch(ALL, interval=1)) as events:
+        async for _ in until_mark(events):
+            pass
+        monkeypatch.setattr(MemberTable, "nodes", lambda self: looked.append(1) or nodes(self))
+        monkeypatch.setattr(
+            MemberTable, "principals", lambda self: looked.append(1) or principals(self)
+        )
+        for _ in range(5):
+            async for _ in until_mark(events):
+                pass
+        assert not looked
+        with_settings(master, "b")
+        async for _ in until_mark(events):
+            pass
+        assert looked
+
+
+@virtual_time
+async def test_nothing_of_the_last_tick_is_kept_for_nobody() -> None:
+    master = in_cluster()
+    async with aclosing(master.watch(CONFIG)) as events:
+        async for _ in until_mark(events):
+            pass
+        with_settings(master, "b")
+        async for _ in until_mark(events):
+            pass
+        assert master.watches.changes.latest is not None
+    await asyncio.sleep(0)
+    assert master.watches.changes.latest is None
+
+
+@virtual_time
+async def test_what_a_limited_reader_was_sent_is_not_copied_for_each_batch() -> None:
+    master, count = in_cluster(), 200
+    for start in range(0, 100_000, 5_000):
+        do(master, submit(*(f"{start + n:06}" for n in range(5_000))))
+    rights = Rights(frozenset({"all"}), lambda _args: True)
+    async with aclosing(master.watch(TASKS, rights=rights)) as events:
+        async for _ in until_mark(events):
+            pass
+        spent = 0.0
+        for number in range(count):
+            do(master, c.CancelTask(task_id=TaskId(f"{number:06}")))
+            began = time.process_time()
+            async for _ in until_mark(events):
+                pass
+            spent += time.process_time() - began
+    assert spent / count < 0.002
+
+
+@virtual_time
+async def test_a_reader_that_lags_keeps_no_encoded_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changed since its position is its own batch, of perhaps all rows."""
+    of_no_tick = property(lambda _self: None, lambda _self, _batch: None)
+    monkeypatch.setattr(StateChanges, "latest", of_no_tick, raising=False)
+    master, readers = in_cluster(), 8
+    watches = [master.watch(TASKS, interval=0.1) for _ in range(readers)]
+    for events in watches:
+        assert isinstance(await anext(events), Bookmark)
+    for start in range(0, 20_000, 5_000):
+        do(master, submit(*(f"{start + n:06}" for n in range(5_000))))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for events in watches:
+            assert isinstance(await anext(events), Rows)
+        kept = (tracemalloc.get_traced_memory()[0] - before) / readers
+    finally:
+        tracemalloc.stop()
+    for events in watches:
+        await events.aclose()
+    assert kept < 1_500_000, kept
+
+
+@virtual_time
+async def test_the_deletion_of_all_rows_comes_in_frames() -> None:
+    master = in_cluster()
+    ids = [f"{n:06}" for n in range(10_000)]
+    for start in range(0, 10_000, 5_000):
+        do(master, submit(*ids[start : start + 5_000]))
+    do(master, *(c.CancelTask(task_id=TaskId(each)) for each in ids))
+    deleted: list[str] = []
+    prefix = [WatchedTable("tasks", key_prefix="00")]
+    async with aclosing(master.watch(prefix)) as events:
+        async for _ in until_mark(events):
+            pass
+        late = c.LogCommand(at_ms=1 + 8 * 86_400_000, body=c.ExpireRecords())
+        while master.machine.state.tasks.copy():
+            master.apply(master.applied_index + 1, late)
+        while len(deleted) < len(ids):
+            async for event in until_mark(events):
+                if isinstance(event, Deletions):
+                    assert len(event.keys) <= KEYS_PER_FRAME
+                    deleted += event.keys
+    assert sorted(deleted) == ids
