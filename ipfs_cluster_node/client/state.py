@@ -19,7 +19,13 @@ from ipfs_cluster_node.client.values import ids, milliseconds, needs, seconds
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, invalid_field
 from ipfs_cluster_node.core.schemas import STATE_TABLES
-from ipfs_cluster_node.core.state_events import Bookmark, StateEvent, WatchedTable
+from ipfs_cluster_node.core.state_events import (
+    Bookmark,
+    Reset,
+    ResetCause,
+    StateEvent,
+    WatchedTable,
+)
 from ipfs_cluster_node.v1 import state_delta_pb2
 from ipfs_cluster_node.v1.state_delta_pb2_grpc import StateDeltaServiceStub
 
@@ -96,6 +102,7 @@ class StateCalls(Calls):
         masters = _Rotation(self._connection.targets)
         heard, delay = loop.time(), RETRY_DELAY_MIN_SECONDS
         denied_by: set[Target] = set()
+        revision = 0
         while True:
             batches = self._batches(masters.current, watched, resume_token, interval_ms)
             try:
@@ -104,9 +111,9 @@ class StateCalls(Calls):
                         heard, delay = loop.time(), RETRY_DELAY_MIN_SECONDS
                         denied_by.clear()
                         self._note_answer()
+                        revision = _revision_after(batch, revision)
                         for event in batch:
                             yield event
-                        assert isinstance(batch[-1], Bookmark)
                         resume_token = batch[-1].resume_token
             except ClusterError as error:
                 if not error.reason.has(Trait.RETRYABLE | Trait.MASTER_LOCAL):
@@ -161,6 +168,20 @@ class StateCalls(Calls):
             raise ClusterError(Reason.UNREACHABLE, "the connection broke") from error
         finally:
             call.cancel()
+
+
+def _revision_after(batch: Sequence[StateEvent], revision: int) -> int:
+    """The revision of a batch's bookmark; raises BLOCK_MISMATCH, if it is one that came before."""
+    mark = batch[-1]
+    assert isinstance(mark, Bookmark)
+    lost = any(isinstance(e, Reset) and e.cause is ResetCause.OTHER_CLUSTER for e in batch)
+    if mark.revision < revision and not lost:
+        raise ClusterError(
+            Reason.BLOCK_MISMATCH,
+            f"a master answered with revision {mark.revision} after {revision}; watch again, "
+            "without a resume token",
+        )
+    return mark.revision
 
 
 class _Rotation:

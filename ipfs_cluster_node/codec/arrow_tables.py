@@ -34,6 +34,8 @@ BATCH_ROWS: Final = 512
 """Rows encoded together: some 2 ms."""
 TABLE_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 PARTS_MAX: Final = 65_536
+ARROW_ERRORS: Final = (pa.ArrowException, ValueError, OSError, EOFError)
+"""What Arrow raises for a message that is damaged: of flatbuffers, and of their lengths, too."""
 
 _ARROW_TYPES: Final[Mapping[Kind, pa.DataType]] = {
     Kind.STRING: pa.string(),
@@ -213,9 +215,11 @@ class SnapshotReader:
 def read_schema(message: bytes) -> pa.Schema:
     """Read the Arrow IPC message of a schema; raises BLOCK_MISMATCH."""
     try:
-        return pa.ipc.read_schema(pa.py_buffer(message))
-    except (pa.ArrowException, ValueError) as error:
+        schema = pa.ipc.read_schema(pa.py_buffer(message))
+        _ = schema.names  # Raises, if one is no text.
+    except ARROW_ERRORS as error:
         raise damaged() from error
+    return schema
 
 
 def read_batch(payload: bytes, schema: pa.Schema) -> pa.RecordBatch:
@@ -223,7 +227,7 @@ def read_batch(payload: bytes, schema: pa.Schema) -> pa.RecordBatch:
     try:
         batch = pa.ipc.read_record_batch(pa.py_buffer(payload), schema)
         batch.validate(full=True)
-    except (pa.ArrowException, ValueError) as error:
+    except ARROW_ERRORS as error:
         raise damaged() from error
     return batch
 

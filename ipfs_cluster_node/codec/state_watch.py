@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from ipfs_cluster_node.codec.arrow_tables import (
     ARROW_SCHEMAS,
+    TABLE_BYTES_MAX,
     RowEncoder,
     damaged,
     read_batch,
@@ -156,7 +157,9 @@ class WatchReader:
     """Reads the messages of one watch, without trusting them."""
 
     def __init__(self) -> None:
-        self._schemas: dict[int, tuple[pa.Schema, bytes]] = {}
+        self._schemas: dict[int, tuple[str, pa.Schema, bytes]] = {}
+        self._size_bytes = 0
+        """Of the frames since the last bookmark: the reader keeps them until the next."""
 
     def decode(self, message: pb.WatchResponse) -> StateEvent | None:
         """One event; None for a schema, and for what only a newer release has.
@@ -166,14 +169,14 @@ class WatchReader:
         """
         match message.WhichOneof("part"):
             case "schema":
-                given = message.schema
-                schema = read_schema(given.schema)
-                if schema_message(schema)[1] != given.fingerprint:
-                    raise damaged()
-                self._schemas[given.table] = schema, given.fingerprint
+                self._schema(message.schema)
             case "frame":
+                self._size_bytes += message.ByteSize()
+                if self._size_bytes > TABLE_BYTES_MAX:
+                    raise damaged()
                 return self._frame(message.frame)
             case "bookmark":
+                self._size_bytes = 0
                 mark = message.bookmark
                 return Bookmark(mark.revision, mark.resume_token, ms_of_duration(mark.age))
             case "reset":
@@ -181,12 +184,28 @@ class WatchReader:
                 return Reset(cause, message.reset.oldest_revision)
         return None
 
+    def _schema(self, given: pb.Schema) -> None:
+        known = ARROW_SCHEMAS.get(given.table)
+        if known is None:
+            raise damaged()
+        name = known.metadata[b"table"].decode()
+        schema = read_schema(given.schema)
+        # Columns that are known here are as they are here; a newer release may have others.
+        types = {field.name: field.type for field in known}
+        if (
+            schema_message(schema)[1] != given.fingerprint
+            or len(set(schema.names)) != len(schema.names)
+            or not set(ROW_KEYS[name]) <= set(schema.names)
+            or any(types.get(field.name, field.type) != field.type for field in schema)
+        ):
+            raise damaged()
+        self._schemas[given.table] = name, schema, given.fingerprint
+
     def _frame(self, frame: pb.Frame) -> StateEvent:
         known = self._schemas.get(frame.table)
         if known is None:
             raise damaged()
-        schema, fingerprint = known
-        name = schema.metadata[b"table"].decode()
+        name, schema, fingerprint = known
         if frame.kind == pb.Frame.KIND_DELETIONS:
             return Deletions(name, tuple(frame.keys))
         kind = _KIND_OF.get(frame.kind)

@@ -5,6 +5,7 @@ import gc
 import time
 import tracemalloc
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -31,12 +32,25 @@ CONTENT = [WatchedTable("content")]
 TASKS = [WatchedTable("tasks")]
 
 
+def counted(
+    monkeypatch: pytest.MonkeyPatch, of: type, name: str, calls: list[str] | None = None
+) -> list[str]:
+    """A list that gets the name of a method at each call of it."""
+    called = [] if calls is None else calls
+    method = getattr(of, name)
+
+    def call(self: Any) -> Any:
+        called.append(name)
+        return method(self)
+
+    monkeypatch.setattr(of, name, call)
+    return called
+
+
 @virtual_time
 async def test_a_watch_of_files_copies_no_table_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """It did so each second, without changes too, and a stopped reader kept the copy."""
-    copied = []
-    copy = TaskTable.by_id
-    monkeypatch.setattr(TaskTable, "by_id", lambda self: copied.append(1) or copy(self))
+    copied = counted(monkeypatch, TaskTable, "by_id")
     master = in_cluster()
     do(master, submit("t"))
     async with aclosing(master.watch(CONTENT, interval=1)) as events:
@@ -50,15 +64,11 @@ async def test_a_watch_of_files_copies_no_table_of_tasks(monkeypatch: pytest.Mon
 @virtual_time
 async def test_a_watch_without_changes_looks_at_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     master = in_cluster()
-    looked = []
-    nodes, principals = MemberTable.nodes, MemberTable.principals
     async with aclosing(master.watch(ALL, interval=1)) as events:
         async for _ in until_mark(events):
             pass
-        monkeypatch.setattr(MemberTable, "nodes", lambda self: looked.append(1) or nodes(self))
-        monkeypatch.setattr(
-            MemberTable, "principals", lambda self: looked.append(1) or principals(self)
-        )
+        looked = counted(monkeypatch, MemberTable, "nodes")
+        counted(monkeypatch, MemberTable, "principals", looked)
         for _ in range(5):
             async for _ in until_mark(events):
                 pass
