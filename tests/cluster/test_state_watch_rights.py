@@ -107,7 +107,7 @@ async def test_rights_that_were_others_for_a_while_leave_no_rows() -> None:
 
 @virtual_time
 async def test_a_watch_does_not_go_on_in_another_log() -> None:
-    """The node was demoted and promoted again while the reader was slow; its log begins anew."""
+    """The node was demoted and promoted again while the reader was slow; it has another log now."""
     master = in_cluster()
     with_settings(master, "b", "c", "d")
     async with aclosing(master.watch(CONFIG)) as events:
