@@ -1,13 +1,13 @@
 """The directory of a cluster that `dev` made and continues: which nodes it has, at which ports."""
 
 import json
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ipfs_cluster_node.adapters.net.ports import LOOPBACK, is_free
 from ipfs_cluster_node.cli.output import counted
 from ipfs_cluster_node.config.files import make_private_directory, read_regular, write_private
 from ipfs_cluster_node.config.home import Home, check_unused
@@ -17,7 +17,6 @@ from ipfs_cluster_node.core.model import Role
 KEPT_NAME: Final = "dev.json"
 LEFT_BEFORE_KEPT: Final = ("lock", f".{KEPT_NAME}.*.tmp")
 """What is there if `dev` was stopped before it had written which nodes there are."""
-LOOPBACK: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class KeptCluster:
             f"{LOOPBACK}:{port} ({name})"
             for name, ports in self.ports.items()
             for port in ports
-            if not _is_free(port)
+            if not is_free(port)
         ]
         if taken:
             raise ClusterError(
@@ -57,17 +56,6 @@ class KeptCluster:
                 f"something listens on {', '.join(taken)}, where nodes of this cluster did; stop "
                 "that, and start this again",
             )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the servers do: remains of closed connections don't block it.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.cli.kept_cluster import LOOPBACK
+from ipfs_cluster_node.adapters.net.ports import LOOPBACK, free_port
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import (
@@ -32,10 +30,6 @@ from ipfs_cluster_node.node.setup import CLIENT_FILES, init_cluster, profile_of
 READY_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 10.0
 POLL_SECONDS: Final = 0.1
-PORTS: Final = range(20_000, 32_000)
-PORT_TRIES_MAX: Final = 10_000
-
-_given_ports: set[int] = set()
 
 Listener = Callable[[str], None]
 
@@ -282,19 +276,9 @@ def command(*arguments: str) -> tuple[str, ...]:
 
 
 def _free_port() -> int:
-    """A port that nothing listens on, and that was not returned before.
-
-    Below the ephemeral ports: a connection could take one of those before the node listens.
-    """
-    for _ in range(PORT_TRIES_MAX):
-        port = random.choice(PORTS)  # noqa: S311
-        if port in _given_ports:
-            continue
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((LOOPBACK, port))
-            _given_ports.add(port)
-            return port
-    raise ClusterError(
-        Reason.PORT_IN_USE, "no port is free; stop programs that listen on this machine"
-    )
+    port = free_port()
+    if port is None:
+        raise ClusterError(
+            Reason.PORT_IN_USE, "no port is free; stop programs that listen on this machine"
+        )
+    return port

@@ -5,10 +5,8 @@ import inspect
 import keyword
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
-from ipfs_cluster_node.config.files import make_private_directory, write_private
 from ipfs_cluster_node.core.ids import NAME_PATTERN
 from ipfs_cluster_node.kit.results import ErrorType, KitError
 
@@ -25,21 +23,20 @@ def _handle(task: _TaskContext) -> object:
 """
 
 
-def write_handler(folder: Path, task_type: str, function: Callable[..., Any]) -> Path:
-    """Write the handler's file; returns where it is.
+def handler_file(task_type: str, function: Callable[..., Any]) -> tuple[str, bytes]:
+    """The name and text of the file by which a node runs the function for a type of task.
 
     Raises:
         KitError: The function can't run in another process by its file alone.
     """
-    if not NAME_PATTERN.fullmatch(task_type or ""):
+    if not isinstance(task_type, str) or not NAME_PATTERN.fullmatch(task_type):
         raise KitError(ErrorType.VALIDATION, f"{task_type!r:.80} is no type of a task")
     source = _source_of(function)
-    make_private_directory(folder)
-    safe = "".join(c if c.isalnum() else "_" for c in task_type)
-    path = folder / f"kit_{safe}.py"
-    text = source + _TAIL.format(task_type=task_type, name=function.__name__)
-    write_private(path, text.encode())
-    return path
+    # Each type has a file of its own: `a.b` and `a_b` too.
+    name = "".join(c if c.isalnum() else f"_{ord(c):02x}" for c in task_type)
+    return f"kit_{name}.py", (
+        source + _TAIL.format(task_type=task_type, name=function.__name__)
+    ).encode()
 
 
 def _source_of(function: Callable[..., Any]) -> str:

@@ -6,16 +6,17 @@ import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from time import sleep
-from typing import Final
+from typing import Any, Final
 
+from ipfs_cluster_node.adapters.net.ports import LOOPBACK, free_port, is_free
 from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.client.sync import SyncClient
 from ipfs_cluster_node.config.files import make_private_directory, write_private
@@ -42,16 +43,19 @@ PASSPHRASE_FILE: Final = "recovery-passphrase"  # noqa: S105
 READY_SECONDS_MAX: Final = 30.0
 """How long a node may take until it listens, and until it is a live member."""
 STOP_SECONDS_MAX: Final = 10.0
+HANDLERS_CHECK: Final = "handlers"
+"""The check of a node's health that names the files it could not load."""
 POLL_SECONDS: Final = 0.1
+HIDDEN_PATHS_VARIABLE: Final = "IPFS_CLUSTER_NODE_TASKS_HIDDEN_PATHS"
 PORT: Final = 9096
 """Taken by a node that is to listen on loopback, if it is free."""
 ENROLMENT_PORT: Final = 9095
-LOOPBACK: Final = "127.0.0.1"
 
 
 def directory() -> Path:
     """Where the homes of kits' nodes are, by cluster and node name."""
-    return Path(os.environ.get(KIT_DIRECTORY_VARIABLE) or DIRECTORY_DEFAULT).expanduser()
+    named = os.environ.get(KIT_DIRECTORY_VARIABLE) or DIRECTORY_DEFAULT
+    return Path(named).expanduser().absolute()
 
 
 class KitNode:
@@ -132,7 +136,7 @@ class KitNode:
                 "no master is known to join; give the whole token that `token create` prints, or "
                 "name masters in master_addresses",
             )
-        asyncio.run(join_at_any(self.home, self._settings(), token=token, enrolment=enrolment))
+        _run(join_at_any(self.home, self._settings(), token=token, enrolment=enrolment))
 
     def _enrolments(self, told: Sequence[str]) -> Sequence[str]:
         """Where masters let joiners in; `told` are those of the token."""
@@ -164,6 +168,7 @@ class KitNode:
                 f"{self._wanted.role}` prints it ({error.message})",
             ) from error
         with SyncClient.from_settings(profile) as client:
+            self.check_masters(client)  # Before this node is a member.
             return client.create_join_token(str(self._wanted.role)).token
 
     def profile(self) -> Profile:
@@ -248,8 +253,8 @@ class KitNode:
         ready = json.loads(line)
         self.node_id, self.address = ready["node_id"], ready["address"]
 
-    def until_member(self, client: SyncClient, task_type: str = "") -> None:
-        """Wait until the cluster counts the node as alive, and knows its handler of `task_type`.
+    def until_member(self, client: SyncClient, task_types: Collection[str] = ()) -> None:
+        """Wait until the cluster counts the node as alive, and knows that it runs these types.
 
         Raises:
             ClusterError: DEADLINE_EXCEEDED.
@@ -257,15 +262,63 @@ class KitNode:
         until = SYSTEM_CLOCK.monotonic() + READY_SECONDS_MAX
         while SYSTEM_CLOCK.monotonic() < until:
             for node in client.list_nodes(timeout=CALL_TIMEOUT):
-                known = not task_type or task_type in node.task_types
+                known = set(task_types) <= set(node.task_types)
                 if node.node_id == self.node_id and node.liveness is Liveness.ALIVE and known:
                     return
             sleep(POLL_SECONDS)
+        what = f"known to run {', '.join(task_types)}" if task_types else "a live member"
         raise ClusterError(
             Reason.DEADLINE_EXCEEDED,
-            f"{self.node_id} did not become a live member within {READY_SECONDS_MAX:.0f} s; see "
+            f"{self.node_id} did not become {what} within {READY_SECONDS_MAX:.0f} s; see "
             f"{self.home.path / 'log'}",
         )
+
+    def put_handler(
+        self,
+        name: str,
+        text: bytes,
+        client: SyncClient,
+        *,
+        task_type: str,
+        kept: Collection[str],
+    ) -> Path:
+        """Put a file among the node's handlers, and start the node again with it.
+
+        After a failure the node runs the types that it had, `kept`, and the cluster knows of them.
+
+        Raises:
+            ClusterError: CONFIG_INVALID, if the node can't load it, or another file handles the
+                type too; DEADLINE_EXCEEDED.
+            OSError: The file can't be written.
+        """
+        path = self.home.handlers / name
+        before = path.read_bytes() if path.exists() else None
+        make_private_directory(path.parent)
+        try:
+            write_private(path, text)
+            self._restart()
+            self._check_loaded(path, client)
+            self.until_member(client, [task_type])
+        except BaseException:
+            if before is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_private(path, before)
+            self._restart()
+            with suppress(ClusterError):  # The first error is the one to tell.
+                self.until_member(client, kept)
+            raise
+        return path
+
+    def _restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def _check_loaded(self, path: Path, client: SyncClient) -> None:
+        health = client.get_health(self.address, self.node_id, timeout=CALL_TIMEOUT)
+        for check in health.checks:
+            if check.name == HANDLERS_CHECK and str(path) in check.detail:
+                raise ClusterError(Reason.CONFIG_INVALID, f"the handler is {check.detail}")
 
     def stop(self) -> None:
         """End the process; safe to repeat."""
@@ -309,10 +362,22 @@ class KitNode:
         )
 
 
+def _run(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Run it to its end; in another thread where this one has a loop, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(coroutine)
+        return
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(asyncio.run, coroutine).result()
+
+
 def _node_environment() -> dict[str, str]:
     """This process's, without the join token: handlers must see neither that nor other nodes."""
     inherited = {key: value for key, value in os.environ.items() if key != JOIN_TOKEN_VARIABLE}
-    return {**inherited, "IPFS_CLUSTER_NODE_TASKS_HIDDEN_PATHS": str(directory())}
+    hidden = filter(None, (str(directory()), inherited.get(HIDDEN_PATHS_VARIABLE)))
+    return {**inherited, HIDDEN_PATHS_VARIABLE: ",".join(hidden)}
 
 
 def _node_of(home: Home) -> NodeSection:
@@ -321,14 +386,10 @@ def _node_of(home: Home) -> NodeSection:
 
 def _port(first: int, taken: set[int]) -> int:
     """This port if it is free here, else a free one."""
-    for port in (first, 0):
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((LOOPBACK, port))
-            found = int(probe.getsockname()[1])
-            if found not in taken:
-                return found
-    raise ClusterError(Reason.PORT_IN_USE, "no port is free; name one in the metadata's bind")
+    found = first if first not in taken and is_free(first) else free_port(taken)
+    if found is None:
+        raise ClusterError(Reason.PORT_IN_USE, "no port is free; name one in the metadata's bind")
+    return found
 
 
 def _first_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:

@@ -1,13 +1,19 @@
 """The kit's object: one node and a client, by IPFS Kit's names."""
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.kit.given import (
+    given_count,
+    given_seconds,
+    given_setting,
+    given_text,
+    given_texts,
+)
 from ipfs_cluster_node.kit.results import (
     CALL_TIMEOUT,
     NOT_SUPPORTED,
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from ipfs_cluster_node.config.profiles import Profile
     from ipfs_cluster_node.kit.host import KitNode
 
+NODE_ROLES: Final = (Role.MASTER, Role.WORKER, Role.LEECHER)
 TASKS_LISTED_MAX: Final = 1000
 """Tasks in a status: the newest."""
 
@@ -45,6 +52,8 @@ def _operation(method: Method) -> Method:
             return failed(result, error)
         except ClusterError as error:
             return failed(result, KitError.of(error))
+        except OSError as error:
+            return failed(result, KitError(ErrorType.FILE, str(error)))
 
     return call  # type: ignore[return-value]
 
@@ -86,7 +95,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             self.metadata["enable_cluster_management"] = enable_cluster_management
         self.role = str(self.metadata.get("role", "leecher"))
         self.cluster_manager: ClusterManager | None = None
-        self._timeout = timedelta(seconds=timeout)
+        self._timeout = given_seconds(timeout, "timeout")
         self._node: KitNode | None = None
         self._client: SyncClient | None = None
         self._profile: Profile | None = None
@@ -219,7 +228,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             task_type,
             dict(payload),
             priority=priority,
-            task_timeout=None if timeout is None else timedelta(seconds=timeout),
+            task_timeout=None if timeout is None else given_seconds(timeout, "timeout"),
             timeout=self._timeout,
         )
         return {"task_id": str(task_id), "task_type": task_type}
@@ -227,12 +236,13 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
     @_operation
     def get_task_status(self, task_id: str) -> Result:
         """A task's `status`, and its `result` once it has one; an unknown task is a failure."""
-        return task_result(self._opened.get_task(task_id, timeout=self._timeout))
+        task = self._opened.get_task(given_text(task_id, "task_id"), timeout=self._timeout)
+        return task_result(task)
 
     @_operation
     def cancel_task(self, task_id: str) -> Result:
         """Cancel a task; a running attempt is killed."""
-        self._opened.cancel_task(task_id, timeout=self._timeout)
+        self._opened.cancel_task(given_text(task_id, "task_id"), timeout=self._timeout)
         return {"task_id": task_id}
 
     @_operation
@@ -247,13 +257,18 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
                 f"{status_filter!r:.80} is no status; there are {', '.join(STATUS.values())}",
             )
         tasks = self._opened.list_tasks(
-            states=states, task_type=type_filter or "", limit=limit, timeout=self._timeout
+            states=states,
+            task_type=type_filter or "",
+            limit=given_count(limit, "limit"),
+            timeout=self._timeout,
         )
         return {"tasks": [task_result(each) for each in tasks], "count": len(tasks)}
 
     @_operation
     def get_nodes(self, role_filter: str | None = None) -> Result:
         """The nodes."""
+        if role_filter is not None and role_filter not in NODE_ROLES:
+            raise KitError(ErrorType.VALIDATION, f"Invalid role: {role_filter!s:.80}")
         nodes = self._opened.list_nodes(timeout=self._timeout)
         found = [node_result(n) for n in nodes if role_filter in (None, n.role)]
         return {"nodes": found, "count": len(found)}
@@ -263,9 +278,10 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         """Give this kit's worker a handler, and start it again with that.
 
         A copy of the file that defines the function goes into the handlers of this node, so it must
-        stand at the top of a module of its own, and import nothing beside it.
+        stand at the top of a module of its own, and import nothing beside it. After a failure the
+        node has the handlers that it had.
         """
-        from ipfs_cluster_node.kit.handlers import write_handler
+        from ipfs_cluster_node.kit.handlers import handler_file
 
         node = self._node
         if node is None or self.role != Role.WORKER:
@@ -273,17 +289,17 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
                 ErrorType.VALIDATION,
                 "handlers run on workers; call this on the kit of one, or see docs/handlers.md",
             )
-        path = write_handler(node.home.handlers, task_type, handler_func)
-        client = self._opened
-        node.stop()
-        node.start()
-        node.until_member(client, task_type)
+        name, text = handler_file(task_type, handler_func)
+        # Asked first: where no leader answers, the node is not stopped.
+        nodes = self._opened.list_nodes(timeout=self._timeout)
+        kept = [t for each in nodes if each.node_id == node.node_id for t in each.task_types]
+        path = node.put_handler(name, text, self._opened, task_type=task_type, kept=kept)
         return {"task_type": task_type, "handler_file": str(path), "node_id": node.node_id}
 
     @_operation
     def propose_config_change(self, key: str, value: object) -> Result:
         """Change a setting of the cluster, or a key of your own below `user.`."""
-        text = str(value).lower() if isinstance(value, bool) else str(value)
+        key, text = given_text(key, "key"), given_setting(value, "value")
         self._opened.propose_config({key: text}, timeout=self._timeout)
         return {"key": key, "value": text}
 
@@ -294,10 +310,11 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         """Delegate to a member; `token` is a container of UCAN delegations."""
         from ipfs_cluster_node.kit import tokens
 
-        commands = tokens.commands_of(capabilities)
+        names = given_texts(capabilities, "capabilities")
+        commands = tokens.commands_of(names)
         client = self._opened
         assert self._profile is not None
-        audience = tokens.did_of_peer(peer_id)
+        audience = tokens.did_of_peer(given_text(peer_id, "peer_id"))
         token, expires_s = tokens.signed_token(
             client, self._profile, audience, commands, self._timeout
         )
@@ -305,7 +322,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             "token": token,
             "peer_id": peer_id,
             "expiration": expires_s,
-            "capabilities": list(capabilities),
+            "capabilities": names,
             "commands": list(map(str, commands)),
         }
 
@@ -320,7 +337,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         token = presented_token
         if isinstance(token, Mapping):
             token = token.get("token")
-        audience = tokens.did_of_peer(peer_id)
+        audience = tokens.did_of_peer(given_text(peer_id, "peer_id"))
         if not isinstance(token, str) or not token:
             raise KitError(ErrorType.VALIDATION, "there is no token in what was presented")
         ok, why = tokens.verified(self._opened, audience, token, self._timeout)
@@ -340,7 +357,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
     def change_role(self, target_role: str, *, force: bool = False, **_arguments: Any) -> Result:
         """Not supported yet, but for the role that the node has."""
         del force
-        if target_role not in (Role.MASTER, Role.WORKER, Role.LEECHER):
+        if target_role not in NODE_ROLES:
             raise KitError(ErrorType.VALIDATION, f"Invalid role: {target_role!s:.80}")
         if target_role == self.role and self._node is not None:
             return {
@@ -365,6 +382,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
 
     def __call__(self, method: str, **arguments: Any) -> Result:
         """Call a method by its name."""
+        method = str(method)  # Whatever it is, the answer is a result.
         if method == "create_task":
             method = "submit_cluster_task"
             if "parameters" in arguments:

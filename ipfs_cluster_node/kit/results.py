@@ -49,7 +49,7 @@ class KitError(Exception):
         reason = error.reason
         return cls(
             _type_of(reason),
-            error.message,
+            str(error),  # With the field that is wrong.
             recoverable=reason.has(Trait.RETRYABLE),
             reason=str(reason),
         )

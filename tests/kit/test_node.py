@@ -1,5 +1,6 @@
 """A kit's node: the same after a restart, joined by token, with handlers, ended with its program."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -7,16 +8,27 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 
-from ipfs_cluster_node.kit import KitError, ipfs_kit
+from ipfs_cluster_node.config.profiles import JOIN_TOKEN_VARIABLE, KIT_DIRECTORY_VARIABLE
+from ipfs_cluster_node.kit import KitError, host, ipfs_kit
+from ipfs_cluster_node.kit.host import HIDDEN_PATHS_VARIABLE
 from ipfs_cluster_node.kit.results import ErrorType, Result
 from tests.kit import echoing
 from tests.support.kits import kit_environment
 
 SECONDS_MAX = 30.0
+OF_THE_OPERATOR = """
+from ipfs_cluster_node.tasks import task_handler
+
+
+@task_handler("mine")
+def mine(task):
+    return "mine"
+"""
 
 
 @pytest.fixture
@@ -24,6 +36,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in kit_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def lasting_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ipfs_kit]:
+    """For tests that change nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in kit_environment(tmp_path_factory.mktemp("lasting")).items():
+            patch.setenv(name, value)
+        kit = made("master")
+    with kit:
+        yield kit
 
 
 @pytest.fixture
@@ -80,6 +103,110 @@ def test_a_function_without_a_file_of_its_own_is_no_handler(
     assert "handlers run on workers" in refused["error"]
 
 
+def test_a_file_that_does_not_load_is_no_handler_and_changes_nothing(
+    master: ipfs_kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "no_such_module", ModuleType("no_such_module"))
+    importing = importlib.import_module("tests.kit.importing")
+    with made("worker") as worker:
+        handlers = Path(os.environ[KIT_DIRECTORY_VARIABLE]) / "c" / "worker" / "handlers"
+        for task_type in ("a.b", "a_b"):  # Each has a file of its own.
+            assert worker.register_task_handler(task_type, echoing.doubled)["success"] is True
+        files = {path.name: path.read_bytes() for path in handlers.glob("*.py")}
+        assert len(files) == 2
+        for task_type in ("a.b", "new"):
+            answer = worker.register_task_handler(task_type, importing.doubled)
+            assert (answer["success"], answer["error_type"]) == (False, "configuration_error")
+            assert "no_such_module" in answer["error"]
+            assert {p.name: p.read_bytes() for p in handlers.glob("*.py")} == files
+        (worker_node,) = worker.get_nodes(role_filter="worker")["nodes"]
+        assert {"a.b", "a_b"} <= set(worker_node["task_types"])
+        submitted = worker.submit_cluster_task("a.b", {"number": 4})
+        assert ended(worker, submitted["task_id"])["result"] == {"number": 8}
+
+
+def test_a_handler_does_not_take_the_place_of_the_operator_s(master: ipfs_kit) -> None:
+    with made("worker") as worker:
+        handlers = Path(os.environ[KIT_DIRECTORY_VARIABLE]) / "c" / "worker" / "handlers"
+        (handlers / "mine.py").write_text(OF_THE_OPERATOR)
+        assert worker.register_task_handler("other", echoing.doubled)["success"] is True
+        answer = worker.register_task_handler("mine", echoing.doubled)
+        assert answer["error_type"] == "configuration_error"
+        assert "both handle" in answer["error"]
+        submitted = worker.submit_cluster_task("mine", {})
+        assert ended(worker, submitted["task_id"])["result"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "words"),
+    [
+        ("submit_cluster_task", {"task_type": "echo", "payload": {}, "timeout": "x"}, "timeout"),
+        ("submit_cluster_task", {"task_type": "echo", "payload": {}, "timeout": 1e30}, "timeout"),
+        (
+            "submit_cluster_task",
+            {"task_type": "echo", "payload": {}, "timeout": float("nan")},
+            "timeout",
+        ),
+        ("submit_cluster_task", {"task_type": "echo", "payload": {}, "priority": 99}, "priority"),
+        ("submit_cluster_task", {"task_type": 5, "payload": {}}, "task_type"),
+        ("get_task_status", {"task_id": None}, "task_id"),
+        ("cancel_task", {"task_id": 5}, "task_id"),
+        ("get_tasks", {"limit": "x"}, "limit"),
+        ("get_tasks", {"limit": True}, "limit"),
+        ("get_nodes", {"role_filter": ["worker"]}, "role"),
+        ("propose_config_change", {"key": 3, "value": 3}, "key"),
+        ("propose_config_change", {"key": "user.a", "value": None}, "value"),
+        ("propose_config_change", {"key": "user.a", "value": {"a": 1}}, "value"),
+        ("generate_auth_token", {"peer_id": None}, "peer_id"),
+        ("generate_auth_token", {"peer_id": "12D3", "capabilities": ["read"]}, "PeerID"),
+        ("verify_peer_identity", {"peer_id": None, "presented_token": "C"}, "peer_id"),
+        ([], {}, "no method"),
+    ],
+)
+def test_wrong_values_are_answered_with_what_is_wrong(
+    lasting_master: ipfs_kit, method: str, arguments: dict[str, object], words: str
+) -> None:
+    answer = lasting_master(method, **arguments)
+    assert (answer["success"], answer["error_type"]) == (False, "validation_error")
+    assert words in answer["error"]
+
+
+@pytest.mark.parametrize("capabilities", [None, "read", [None], [["read"]], []])
+def test_capabilities_are_a_list_of_texts(lasting_master: ipfs_kit, capabilities: object) -> None:
+    node_id = lasting_master.node_id
+    answer = lasting_master("generate_auth_token", peer_id=node_id, capabilities=capabilities)
+    assert answer["error_type"] == "validation_error"
+    assert "apabilities" in answer["error"]
+
+
+def test_a_time_limit_is_a_number_of_seconds() -> None:
+    for timeout in ("x", 0, -1, float("nan"), None):
+        with pytest.raises(KitError, match="timeout"):
+            ipfs_kit(timeout=timeout)  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_a_program_with_a_loop_of_its_own_may_join(master: ipfs_kit) -> None:
+    """As a notebook has."""
+    worker = made("worker")
+    try:
+        assert worker.ipfs_kit_ready()["ready"] is True
+    finally:
+        worker.close()
+
+
+def test_what_the_user_hid_stays_hidden_from_handlers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv(KIT_DIRECTORY_VARIABLE, "kits")
+    monkeypatch.setenv(HIDDEN_PATHS_VARIABLE, "/secret")
+    monkeypatch.setenv(JOIN_TOKEN_VARIABLE, "cj1")
+    environment = host._node_environment()
+    assert environment[HIDDEN_PATHS_VARIABLE] == f"{folder / 'kits'},/secret"
+    assert JOIN_TOKEN_VARIABLE not in environment
+
+
 def test_tokens_are_delegations_that_the_cluster_verifies(master: ipfs_kit) -> None:
     with made("worker") as worker:
         made_token = master.generate_auth_token(worker.node_id, ["read", "/task/submit"])
@@ -107,11 +234,12 @@ def test_tokens_are_delegations_that_the_cluster_verifies(master: ipfs_kit) -> N
 def test_a_master_that_is_another_s_is_refused(master: ipfs_kit) -> None:
     other = master.node_address.rpartition("/")[0]
     stranger = "12D3KooWDhWxtvTnyMeS5HYtW77Nkh8NG6Eb7pAkCsvjQkaN1pnH"
+    before = set(psutil.Process().children())
     with pytest.raises(KitError) as caught:
         made("worker", master_addresses=[f"{other}/{stranger}"])
     assert stranger in caught.value.message
-    children = [p for p in psutil.Process().children() if "serve" in p.cmdline()]
-    assert [p.pid for p in children] == [master.node_pid]
+    assert set(psutil.Process().children()) == before
+    assert master.get_nodes(role_filter="worker")["count"] == 0  # It did not join either.
 
 
 def test_a_home_has_one_role_and_one_process(master: ipfs_kit) -> None:
