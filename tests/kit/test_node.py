@@ -18,7 +18,7 @@ from ipfs_cluster_node.kit import KitError, host, ipfs_kit
 from ipfs_cluster_node.kit.host import HIDDEN_PATHS_VARIABLE
 from ipfs_cluster_node.kit.results import ErrorType, Result
 from tests.kit import echoing
-from tests.support.kits import kit_environment
+from tests.support.kits import choosing_ports, kit_environment
 
 SECONDS_MAX = 30.0
 OF_THE_OPERATOR = """
@@ -44,7 +44,8 @@ def lasting_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ipfs_ki
     with pytest.MonkeyPatch.context() as patch:
         for name, value in kit_environment(tmp_path_factory.mktemp("lasting")).items():
             patch.setenv(name, value)
-        kit = made("master")
+        with choosing_ports():
+            kit = made("master")
     with kit:
         yield kit
 

@@ -1,14 +1,26 @@
 """Kits in processes of their own, in a directory of the test's."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ipfs_cluster_node.config.profiles import KIT_DIRECTORY_VARIABLE, PROFILES_VARIABLE
+
+
+@contextmanager
+def choosing_ports() -> Iterator[None]:
+    """Keep other processes of tests from taking a port that a kit has found free."""
+    path = Path(tempfile.gettempdir()) / f"ipfs-cluster-node-test-kits-{os.getuid()}.lock"
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def kit_environment(folder: Path) -> dict[str, str]:
