@@ -65,13 +65,15 @@ RequirementsOf = Callable[[Any, RequestContext], Requirements]
 
 
 def submit(submission: Submission, context: RequestContext) -> Requirements:
-    """Submit all of the tasks, and read their inputs."""
+    """Submit all of the tasks, read their inputs, and keep results that are to be kept."""
     submission.check_size()
     yield Requirement(auth.TASK_SUBMIT, auth.submission_args(submission, len(submission)))
     if submission.has_inputs():
         files = context.state.contents if context.state else {}
         args = auth.inputs_args(submission, files, context.task)
         yield Requirement(auth.CONTENT_READ, args)
+    if submission.keeps_results():
+        yield Requirement(auth.CONTENT_KEEP, auth.kept_results_args(submission))
 
 
 def get_task(request: task_dispatch_pb2.GetTaskRequest, context: RequestContext) -> Requirements:

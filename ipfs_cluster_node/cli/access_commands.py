@@ -17,7 +17,7 @@ from ipfs_cluster_node.cli.completing import (
 )
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.ids import shown_ids, wide_option
-from ipfs_cluster_node.cli.join_hint import show_join_token
+from ipfs_cluster_node.cli.join_hint import Invitation
 from ipfs_cluster_node.cli.output import (
     DURATION,
     capturing,
@@ -82,7 +82,10 @@ def create_join_token(
     address: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Make a join token. It is shown this once; keep it secret."""
+    """Make a join token, and print the command that joins with it.
+
+    The token names masters that let joiners in. It is shown this once; keep it secret.
+    """
     answer = run_client(
         profile,
         lambda client: client.create_join_token(
@@ -95,10 +98,11 @@ def create_join_token(
             needs_approval=approve,
         ),
     )
+    made = Invitation(answer.token, answer.enrolment_endpoints, role=role, addresses=address)
     if as_json:
-        print_json(json_document(answer))
+        print_json(json_document(answer) | made.document())
         return
-    show_join_token(answer.token, "the other machine", answer.enrolment_endpoints)
+    made.show("the other machine")
     if approve:
         say("joiners wait for approval: see `node joiners`, then `node approve NODE_ID`", err=True)
 
@@ -182,12 +186,18 @@ def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
     """
     from ipfs_cluster_node.cli.delegating import inspected
 
-    if text.startswith("cj1."):
-        from ipfs_cluster_node.adapters.keys.tokens import parse_token
+    if text.startswith(JOIN_START):
+        from ipfs_cluster_node.adapters.keys.tokens import parse_token, split_token
 
-        parts = parse_token(text)
+        bare, endpoints = split_token(text)
+        parts = parse_token(bare)
         document = {"kind": "join token", "token_id": parts.token_id, "ca_pin": parts.ca_pin}
-        print_done(document, f"join token {parts.token_id}, CA {parts.ca_pin}", as_json)
+        at = f", at {', '.join(endpoints)}" if endpoints else ""
+        print_done(
+            document | {"enrolment_endpoints": list(endpoints)},
+            f"join token {parts.token_id}, CA {parts.ca_pin}{at}",
+            as_json,
+        )
         return
     if text.startswith(("bafy", "zdpu")):
 

@@ -45,6 +45,8 @@ from ipfs_cluster_node.config.settings import (
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, parse_node_id
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.printable import printable
 
 READY_MARK: Final = "ready"
 CLUSTER_KEYS: Final = ("cluster_id", "cluster_name", "node_id")
@@ -188,6 +190,10 @@ def init(
     is_flag=True,
     help="Join in place of the node of the same name that is gone, which is removed.",
 )
+@click.option(
+    "--change-role", is_flag=True, help="With --replace, also if that node had another role."
+)
+@click.option("--yes", is_flag=True, help="Do not ask before --replace removes a node.")
 @home_option
 @address_options
 @profile_name_option
@@ -198,6 +204,8 @@ def join(
     token: str,
     enrolment: tuple[str, ...],
     replace: bool,
+    change_role: bool,
+    yes: bool,
     home: Home,
     profile_name: str | None,
     as_json: bool,
@@ -209,15 +217,18 @@ def join(
     `serve`; a client has its profile at once. If the token needs approval, this waits for the
     decision, at most until the token expires.
 
-    With --replace it takes the place of the node with its --name that is gone. That needs a profile
-    with the right to remove it. A node that is in --home is moved into a directory there; nothing
-    is deleted. After an interruption the same command continues.
+    With --replace it takes the place of the node with its --name that is gone, of the same role; it
+    asks before it removes that node. That needs a profile with the right to remove it. A node that
+    is in --home is moved into a directory there; nothing is deleted. After an interruption the same
+    command continues.
     """
     from ipfs_cluster_node.adapters.keys.tokens import split_token
     from ipfs_cluster_node.client.client import Client
     from ipfs_cluster_node.node.joining import join_at_any
     from ipfs_cluster_node.node.replacing import replace_node
 
+    if change_role and not replace:
+        raise click.UsageError("--change-role is for --replace")
     check_profile_name(profile_name)
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
     token, endpoints = split_token(text)
@@ -229,11 +240,19 @@ def join(
         )
     settings = node_settings(role="worker", **where)
 
-    async def replace_gone() -> None:
+    def confirm(what: str) -> None:
+        click.confirm(
+            printable(f"Remove {what}, for good, and join in its place?"), abort=True, err=True
+        )
+
+    async def replace_gone(role: Role) -> None:
+        asked: dict[str, Any] = {} if yes else {"confirm": confirm}
         await replace_node(
             lambda: Client.from_profile(profile),
             home,
             settings.name,
+            None if change_role else role,
+            **asked,
             on_done=lambda what: say(what, err=True),
             now=SYSTEM_CLOCK.wall(),
         )
@@ -245,6 +264,7 @@ def join(
             token=token,
             enrolment=enrolment or endpoints,
             on_waiting=_report_waiting,
+            on_failed=lambda why: say(why, err=True),
             on_busy=lambda why: say(f"waiting until the token expires: {why}", err=True),
             replace_node=replace_gone if replace else None,
         )

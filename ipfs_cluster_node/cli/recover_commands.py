@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import click
 
 from ipfs_cluster_node.cli.groups import Group
-from ipfs_cluster_node.cli.join_hint import show_join_token
+from ipfs_cluster_node.cli.join_hint import Invitation
 from ipfs_cluster_node.cli.node_commands import (
     CLUSTER_KEYS,
     address_options,
@@ -28,6 +28,7 @@ from ipfs_cluster_node.cli.output import (
     say,
 )
 from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core.model import Role
 
 
 def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
@@ -38,6 +39,9 @@ def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
         type=click.File("r"),
         help="File with the recovery passphrase, for a backup that of its time; - is stdin.",
     )
+
+
+OPERATORS_MACHINE: Final = "the operator's machine"
 
 
 @click.group(cls=Group)
@@ -205,10 +209,11 @@ def recover_operator(*, passphrase_file: TextIO, ttl: timedelta, home: Home, as_
     home.check()
     passphrase = passphrase_file.read().strip()
     answer = asyncio.run(invite_operator(home, passphrase, ttl=ttl))
+    made = _invitation(answer.token, answer.enrolment_endpoints)
     if as_json:
-        print_json(json_document(answer))
+        print_json(json_document(answer) | made.document())
         return
-    _show_token(answer.token, answer.enrolment_endpoints)
+    made.show(OPERATORS_MACHINE)
 
 
 @recover.command("cluster")
@@ -265,7 +270,7 @@ def recover_cluster(
     say(_deletion_paused())
     say(f"start other nodes with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT")
     say("for an operator, within an hour:")
-    _show_token(made.operator_token, made.enrolment_endpoints)
+    _invitation(made.operator_token, made.enrolment_endpoints).show(OPERATORS_MACHINE)
 
 
 def _deletion_paused() -> str:
@@ -275,5 +280,5 @@ def _deletion_paused() -> str:
     )
 
 
-def _show_token(token: str, enrolment_endpoints: Any) -> None:
-    show_join_token(token, "the operator's machine", enrolment_endpoints)
+def _invitation(token: str, enrolment_endpoints: Any) -> Invitation:
+    return Invitation(token, enrolment_endpoints, role=Role.CLIENT)

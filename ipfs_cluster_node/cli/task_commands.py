@@ -81,6 +81,11 @@ def task() -> None:
     default="default",
     help="The task's namespace, such as team-a/nightly. [default: default]",
 )
+@click.option(
+    "--keep-result",
+    is_flag=True,
+    help="Keep the file of its result until it is removed, not only as long as the task.",
+)
 @click.option("--request-id", help="Makes a retry safe: the same id returns the same task.")
 @click.option("--wait", is_flag=True, help="Wait until the task has ended, and print the result.")
 @click.option(
@@ -105,6 +110,7 @@ def submit_task(
     attempt_count_max: int,
     priority: int,
     namespace: str,
+    keep_result: bool,
     request_id: str | None,
     wait: bool,
     timeout: timedelta,
@@ -142,6 +148,7 @@ def submit_task(
                 attempt_count_max=attempt_count_max,
                 priority=priority,
                 namespace=namespace,
+                keep_result=keep_result,
                 request_id=request_id,
             )
         if not wait:

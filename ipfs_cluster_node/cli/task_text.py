@@ -38,6 +38,8 @@ def lines_of(task: ListedTask, now_ms: int) -> Iterator[tuple[str, str]]:
         yield "ended", f"{local_time_text(status.finished_at_ms)}, after {took}"
     if status.progress_ratio is not None:
         yield "progress", f"{status.progress_ratio:.0%} {status.progress_note}".rstrip()
+    if spec.keep_result:
+        yield "result", "is kept until `content rm`"
     for each in spec.inputs:
         of_format = f" ({each.format})" if each.format else ""
         yield "input", f"{each.name} = {each.cid}{of_format}"

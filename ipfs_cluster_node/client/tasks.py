@@ -58,6 +58,7 @@ class TaskCalls(Calls):
         attempt_count_max: int = ATTEMPT_COUNT_DEFAULT,
         priority: int = 0,
         namespace: str = DEFAULT_NAMESPACE,
+        keep_result: bool = False,
         request_id: str | None = None,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> SubmittedTask:
@@ -74,6 +75,8 @@ class TaskCalls(Calls):
                 that another attempt would not change ends it at once.
             priority: 0 (last) to 9 (first).
             namespace: Its namespace, for permissions; names separated by slashes.
+            keep_result: Whether the file of its result stays until it is removed, and not only as
+                long as the task; needs the right to keep files there.
             request_id: Makes a repeat by another process safe; default a new one.
             timeout: For all attempts to reach the leader together.
 
@@ -90,6 +93,7 @@ class TaskCalls(Calls):
             attempt_count_max=attempt_count_max,
             priority=priority,
             namespace=namespace,
+            keep_result=keep_result,
         )
         if spec.inputs:
             spec = replace(spec, inputs=await self._whole_inputs(spec.inputs, timeout))
@@ -256,6 +260,7 @@ def task_spec(
     attempt_count_max: int = ATTEMPT_COUNT_DEFAULT,
     priority: int = 0,
     namespace: str = DEFAULT_NAMESPACE,
+    keep_result: bool = False,
 ) -> TaskSpec:
     """Build the specification of a task; see `Client.submit_task`.
 
@@ -273,6 +278,8 @@ def task_spec(
         raise invalid_field(
             "attempt_count_max", f"it is {shown(attempt_count_max)}; give 1 to {ATTEMPT_COUNT_MAX}"
         )
+    if not isinstance(keep_result, bool):
+        raise invalid_field("keep_result", f"it is {shown(keep_result)}; give True or False")
     if not isinstance(priority, int) or not 0 <= priority <= PRIORITY_MAX:
         raise invalid_field("priority", f"it is {shown(priority)}; give 0 to {PRIORITY_MAX}")
     return TaskSpec(
@@ -285,6 +292,7 @@ def task_spec(
         attempt_count_max=attempt_count_max,
         priority=priority,
         namespace=checked_text(namespace, "namespace"),
+        keep_result=keep_result,
     )
 
 

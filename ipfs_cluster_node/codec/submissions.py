@@ -118,6 +118,10 @@ class Submission:
             return any(spec.inputs for spec in self._specs)
         return any(inputs_from_proto(message, self._field) for message in self._messages)
 
+    def keeps_results(self) -> bool:
+        """Whether the result of a task is to be kept; decodes nothing."""
+        return any(message.keep_result for message in self._messages)
+
     def fingerprint(self) -> bytes:
         """SHA-256 of the request."""
         digest = hashlib.sha256()
@@ -228,6 +232,7 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
         priority=message.priority,
         namespace=namespace,
         task_timeout_ms=task_timeout_ms,
+        keep_result=message.keep_result,
     )
 
 

@@ -197,6 +197,13 @@ def inputs_args(
             yield content_args(task_input.cid, contents.get(task_input.cid), task_of)
 
 
+def kept_results_args(specs: Iterable[TaskSpec]) -> Iterator[Args]:
+    """Of the results of tasks that are to be kept: files that are not there yet."""
+    for spec in specs:
+        if spec.keep_result:
+            yield {**UNKNOWN_CONTENT, "namespace": spec.namespace}
+
+
 def _unknown(schema: Schema) -> Args:
     """The arguments of an item of this table of which nothing is known."""
     return {name: value for name, value in ROW_UNKNOWN.items() if name in schema.arguments}

@@ -103,6 +103,13 @@ class KeptFiles:
             self._contents.put(body.cid, kept)
         return Accepted((body.cid,))
 
+    def keep_result(self, task_id: TaskId, cid: str) -> None:
+        """Keep the result of a task that has just ended, if it was submitted so."""
+        task, content = self._tasks.get(task_id), self._contents.get(cid)
+        if task is None or content is None or not task.spec.keep_result:
+            return
+        self._contents.put(cid, kept_in(named(content, self._tasks.get), (task.spec.namespace,)))
+
     def drop_released(self) -> None:
         """Remove the results that went with their tasks since this was last called."""
         for cid in self._needs.take_released():

@@ -195,6 +195,8 @@ class TaskSpec:
     task_timeout_ms: int = 0
     """From its submission to its end; 0, as in older logs: no limit. A submission gets
     `TASK_TIMEOUT_MS_DEFAULT`."""
+    keep_result: bool = False
+    """Whether its result's file stays until it is removed, not as long as the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -315,8 +315,10 @@ class ClusterState:
             if not self.tasks.finish(outcome, body.node_id, command.at_ms):
                 continue
             changed.append(outcome.id.task_id)
-            if is_source and outcome.result is not None and outcome.result.cid:
-                self.contents.hold(outcome.result.cid, (body.node_id,))
+            if outcome.result is not None and outcome.result.cid:
+                if is_source:
+                    self.contents.hold(outcome.result.cid, (body.node_id,))
+                self._kept_files.keep_result(outcome.id.task_id, outcome.result.cid)
         if not changed:
             return Accepted()
         self._make_room(0, 0)  # Results weigh too.

@@ -380,6 +380,8 @@ class ListedSpec:
     namespace: str = ""
     task_timeout_ms: int = 0
     """From its submission to its end; 0: no limit."""
+    keep_result: bool = False
+    """Whether its result's file stays until it is removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ from ipfs_cluster_node.config.settings import (
     write_settings,
 )
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.health_calls import check_home_free
@@ -64,6 +64,8 @@ RETRIED: Final = (
     Reason.SHUTTING_DOWN,
 )
 RETRIED_WAITING: Final = (*RETRIED, Reason.UNREACHABLE)
+TRIED_ELSEWHERE: Final = (Reason.UNREACHABLE, Reason.CERTIFICATE_INVALID, Reason.NO_LEADER)
+"""Failures, besides those that concern one master, after which another one may admit the joiner."""
 DECIDED: Final = frozenset(
     {Reason.TOKEN_INVALID, Reason.TOKEN_EXPIRED, Reason.TOKEN_USED, Reason.JOIN_REJECTED}
 )
@@ -119,24 +121,35 @@ class Joining:
 
 
 async def join_at_any(
-    home: Home, settings: NodeSection, *, token: str, enrolment: Sequence[str], **how: Any
+    home: Home,
+    settings: NodeSection,
+    *,
+    token: str,
+    enrolment: Sequence[str],
+    on_failed: Callable[[str], None] = lambda _why: None,
+    **how: Any,
 ) -> Made:
-    """Join at the first of several enrolment ports that answers; see `join_cluster`.
+    """Join at the first of one or more enrolment ports that admits this machine.
+
+    The next one is tried where a port does not answer, is of another cluster, or of a master that
+    can't admit joiners now; `on_failed` is told why. The rest is as for `join_cluster`.
 
     Raises:
-        ClusterError: As `join_cluster`; UNREACHABLE, naming all, if none answers.
+        ClusterError: As `join_cluster`; if none admits it, the first one's, naming all.
     """
-    silent: list[ClusterError] = []
-    for each in enrolment:
+    failed: list[ClusterError] = []
+    for n, each in enumerate(enrolment, start=1):
         try:
             return await join_cluster(home, settings, token=token, enrolment=each, **how)
         except ClusterError as error:
-            if error.reason is not Reason.UNREACHABLE:
+            if not (error.reason in TRIED_ELSEWHERE or error.reason.has(Trait.MASTER_LOCAL)):
                 raise
-            silent.append(error)
-    if len(silent) == 1:
-        raise silent[0]
-    raise ClusterError(Reason.UNREACHABLE, "; ".join(error.message for error in silent))
+            failed.append(error)
+            if n < len(enrolment):
+                on_failed(f"{error.message}; trying {enrolment[n]}")
+    if len(failed) == 1:
+        raise failed[0]
+    raise ClusterError(failed[0].reason, "; ".join(error.message for error in failed))
 
 
 async def join_cluster(
@@ -148,7 +161,7 @@ async def join_cluster(
     on_waiting: Callable[[NodeId], None] = lambda _node_id: None,
     on_busy: Callable[[str], None] = lambda _why: None,
     check_ports: bool = True,
-    replace_node: Callable[[], Awaitable[None]] | None = None,
+    replace_node: Callable[[Role], Awaitable[None]] | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Made:
     """Enrol this machine with a join token; as a node, or as a client if the token says so.
@@ -165,7 +178,8 @@ async def join_cluster(
         check_ports: Whether the ports must be free here and now; not if the node will run in
             another network than this process.
         replace_node: Removes the node in whose place this one joins, and frees the home; called
-            once it is known that the token admits this one. None: the home must be free.
+            with the token's role, once it is known that it admits this one. None: the home must be
+            free.
         clock: This machine's.
 
     Raises:
@@ -197,7 +211,7 @@ async def join_cluster(
             until = clock.monotonic() + ends_in_ms / 1000
             await _wait_for_ports(whole, until=until, on_busy=on_busy, monotonic=clock.monotonic)
     if replace_node is not None:
-        await replace_node()
+        await replace_node(role)
     with home.making(json.dumps(asdict(joining)).encode()):
         try:
             response = await joiner.ask()

@@ -12,7 +12,7 @@ from ipfs_cluster_node.config.files import make_private_directory, sync_director
 from ipfs_cluster_node.config.home import OF_NO_USER, REPLACED_PREFIX, Home
 from ipfs_cluster_node.config.profiles import move_profiles
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.model import Liveness
+from ipfs_cluster_node.core.model import Liveness, Role
 from ipfs_cluster_node.core.views import ListedNode
 
 
@@ -20,13 +20,22 @@ async def replace_node(
     open_client: Callable[[], Client],
     home: Home,
     name: str,
+    role: Role | None,
     *,
+    confirm: Callable[[str], None] = lambda _what: None,
     on_done: Callable[[str], None],
     now: datetime,
 ) -> None:
     """Remove the node of this name, by the rights of a client, and free the home. Safe to repeat.
 
-    `on_done` is told what was done.
+    Args:
+        open_client: The client, which may remove nodes.
+        home: Of the node that joins.
+        name: Of both nodes.
+        role: Of the node that joins, which the other must have had; None: whatever it had.
+        confirm: Called with what is about to be removed; raises to leave it.
+        on_done: Told what was done.
+        now: The time, which names the directory of the old files.
 
     Raises:
         ClusterError: Those of `RemoveNode`, and of `replaced_node`; HOME_IN_USE.
@@ -37,23 +46,27 @@ async def replace_node(
             locked.enter_context(home.lock())  # Before anything is removed.
             own = Identity.load(home.identity).node_id if home.identity.exists() else None
         async with open_client() as client:
-            gone = replaced_node(await client.list_nodes(), name, own)
+            gone = replaced_node(await client.list_nodes(), name, own, role)
             if gone is not None:
-                await client.remove_node(gone)
-                on_done(f"{name} ({gone}) is removed")
+                confirm(f"{gone.role} {name} ({gone.node_id}), which is {gone.liveness}")
+                await client.remove_node(gone.node_id)
+                on_done(f"{name} ({gone.node_id}) is removed")
         aside = await asyncio.to_thread(move_aside, home, now=now)
     if aside is not None:
         on_done(f"the files of the node that was in {home.path} are in {aside}")
 
 
-def replaced_node(nodes: Sequence[ListedNode], name: str, own: str | None) -> str | None:
-    """The id of the node to remove; None if there is none, as after an interruption.
+def replaced_node(
+    nodes: Sequence[ListedNode], name: str, own: str | None, role: Role | None
+) -> ListedNode | None:
+    """The node to remove; None if there is none, as after an interruption.
 
-    `own` is the node in the home of the one that joins, if there is one.
+    `own` is the node in the home of the one that joins, if there is one; `role` is what the removed
+    node must be, if that matters.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT, if it is alive, or if several have this name; HOME_EXISTS,
-            if the node in the home is another member.
+        ClusterError: INVALID_ARGUMENT, if it is alive or has another role, or if several have this
+            name; HOME_EXISTS, if the node in the home is another member.
     """
     found = [node for node in nodes if node.name == name]
     if len(found) > 1:
@@ -70,6 +83,12 @@ def replaced_node(nodes: Sequence[ListedNode], name: str, own: str | None) -> st
             f"{name} ({gone.node_id}) is alive; run `leave` on its machine, or choose another name "
             "with --name",
         )
+    if gone is not None and role is not None and gone.role is not role:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"{name} ({gone.node_id}) is a {gone.role}, and the token is for a {role}; have a "
+            f"token made for a {gone.role}, choose another name with --name, or add --change-role",
+        )
     other = next((node for node in nodes if node.node_id == own and node is not gone), None)
     if other is not None:
         raise ClusterError(
@@ -77,7 +96,7 @@ def replaced_node(nodes: Sequence[ListedNode], name: str, own: str | None) -> st
             f"the node of this home, {other.name} ({own}), is another member; run `leave` first, "
             "or name another directory with --home",
         )
-    return gone.node_id if gone is not None else None
+    return gone
 
 
 def move_aside(home: Home, *, now: datetime) -> Path | None:

@@ -101,6 +101,7 @@ class TaskSpec(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     TASK_TIMEOUT_FIELD_NUMBER: _builtins.int
+    KEEP_RESULT_FIELD_NUMBER: _builtins.int
     task_type: _builtins.str
     """Names the handler, for example `data_processing`."""
     payload: _builtins.bytes
@@ -118,6 +119,10 @@ class TaskSpec(_message.Message):
     namespace: _builtins.str
     """Up to 8 names, separated by slashes, each 1 to 64 characters of `A-Z a-z 0-9 . _ -`; at most 128
     characters. Unset: `default`.
+    """
+    keep_result: _builtins.bool
+    """Whether the file of its result, if it has one, is kept in the task's namespace until it is removed, as by
+    `KeepContent`, and not only as long as the task. Needs `/content/keep` in that namespace too.
     """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskInput]:
@@ -146,10 +151,11 @@ class TaskSpec(_message.Message):
         priority: _builtins.int = ...,
         namespace: _builtins.str = ...,
         task_timeout: _duration_pb2.Duration | None = ...,
+        keep_result: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max", "_payload", b"_payload", "attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "payload", b"payload", "task_timeout", b"task_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max", "_payload", b"_payload", "attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "content_type", b"content_type", "inputs", b"inputs", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_timeout", b"task_timeout", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max", "_payload", b"_payload", "attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "content_type", b"content_type", "inputs", b"inputs", "keep_result", b"keep_result", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_timeout", b"task_timeout", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt_count_max: _TypeAlias = _typing.Literal["attempt_count_max"]  # noqa: Y015
     _WhichOneofArgType__attempt_count_max: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max"]  # noqa: Y015

@@ -6,7 +6,7 @@ import pytest
 
 from ipfs_cluster_node.access.context import Caller, CallerClass, set_permissions
 from ipfs_cluster_node.access.permissions import Unrestricted
-from ipfs_cluster_node.cli.join_hint import show_join_token
+from ipfs_cluster_node.cli.join_hint import Invitation
 from ipfs_cluster_node.cli.node_commands import node_settings
 from ipfs_cluster_node.services.membership import MembershipServicer
 from ipfs_cluster_node.v1 import membership_pb2, roles_pb2
@@ -55,14 +55,15 @@ async def test_a_token_names_the_enrolment_ports_of_all_masters() -> None:
     [
         (
             ["127.0.0.1:9095", "b.example:9095", "10.0.0.3:9095"],
-            ["ipfs-cluster-node join TOKEN@b.example:9095,10.0.0.3:9095\n"],
+            ["on a: ipfs-cluster-node join TOKEN@b.example:9095,10.0.0.3:9095\n"],
             ["127.0.0.1", "config.toml"],
         ),
         (
             ["127.0.0.1:9095", "[::1]:9095"],
             [
-                "join 'TOKEN@127.0.0.1:9095,[::1]:9095'\n",
-                "no master accepts joiners",
+                "on this machine: ipfs-cluster-node join 'TOKEN@127.0.0.1:9095,[::1]:9095' --bind",
+                "no master accepts joiners from other machines",
+                "init --bind 0.0.0.0:9096 --advertise HOST:9096",
                 "config.toml",
             ],
             ["MASTER"],
@@ -73,9 +74,42 @@ async def test_a_token_names_the_enrolment_ports_of_all_masters() -> None:
 def test_the_hint_names_masters_that_other_machines_reach(
     capsys: Any, endpoints: list[str], told: list[str], untold: list[str]
 ) -> None:
-    show_join_token("TOKEN", "the other machine", endpoints)
+    Invitation("TOKEN", endpoints, role="worker").show("a")
     said = capsys.readouterr()
     assert said.out.partition("@")[0].strip() == "TOKEN"
     assert said.out.strip() in said.err
     assert all(each in said.err for each in told), said.err
     assert not any(each in said.err for each in untold), said.err
+
+
+REACHED = ("a.example:9095",)
+HERE = ("127.0.0.1:9095",)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "role", "addresses", "options"),
+    [
+        (REACHED, "client", (), ""),
+        (REACHED, "worker", (), ""),
+        (REACHED, "leecher", (), ""),
+        (REACHED, "master", (), " --bind 0.0.0.0:9096 --advertise HOST:9096"),
+        (REACHED, "master", ("b:7000", "c:1"), " --bind 0.0.0.0:7000 --advertise b:7000"),
+        (REACHED, "worker", ("b:7000",), " --bind 0.0.0.0:7000 --advertise b:7000"),
+        (REACHED, "worker", ("[fd00::2]:7",), " --bind '[::]:7' --advertise '[fd00::2]:7'"),
+        (HERE, "client", (), ""),
+        (HERE, "worker", (), " --bind 127.0.0.1:0"),
+        (HERE, "master", (), " --bind 127.0.0.1:PORT --enrolment-bind 127.0.0.1:PORT"),
+    ],
+)
+def test_the_command_to_paste_is_right_for_the_role(
+    capsys: Any, endpoints: tuple[str, ...], role: str, addresses: tuple[str, ...], options: str
+) -> None:
+    made = Invitation("TOKEN", endpoints, role=role, addresses=addresses)
+    assert made.command == f"ipfs-cluster-node join TOKEN@{endpoints[0]}{options}"
+    assert made.document() == {"token": f"TOKEN@{endpoints[0]}", "command": made.command}
+    made.show("a")
+    said = capsys.readouterr()
+    assert said.out == f"{made.token}\n"
+    assert ("HOST is that machine's" in said.err) is ("HOST" in options)
+    assert ("HOST is this machine's" in said.err) is (endpoints == HERE)
+    assert ("PORT is one that is free" in said.err) is ("PORT" in options)

@@ -1,5 +1,7 @@
 """Which files stay, and for how long."""
 
+from dataclasses import replace
+
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import Reason
@@ -119,6 +121,52 @@ def test_a_result_is_deleted_with_its_task_unless_it_is_kept(world: World) -> No
     forget_all(world)
     assert files(world) == {"kept", "added"}
     rejected(world.do(c.KeepContent(cid="gone")), Reason.CONTENT_NOT_FOUND)
+
+
+def test_a_result_is_kept_if_its_task_was_submitted_so(world: World) -> None:
+    spec = TaskSpec(task_type="echo", namespace="team-a", keep_result=True)
+    specs = {"kept": spec, "failed": spec, "shared": replace(spec, namespace="team-b")}
+    for task_id, each in specs.items():
+        world.do(
+            c.SubmitTasks(task_ids=(TaskId(task_id),), specs=(each,), fingerprint=task_id.encode())
+        )
+        run(world, task_id)
+    for task_id, result in (("kept", "file"), ("failed", "lost"), ("shared", "file")):
+        world.do(
+            c.AddContent(
+                cid=result,
+                size_bytes=7,
+                holders=(MASTER,),
+                name="",
+                goes_with=TaskId(task_id),
+                namespace=specs[task_id].namespace,
+            )
+        )
+    finish(world, "kept", "file")
+    finish(world, "shared", "file")
+    failure = TaskFailure(Reason.HANDLER_FAILED, "no")
+    outcome = AttemptOutcome(id=AttemptId(TaskId("failed"), 1), failure=failure)
+    world.do(c.FinishAttempts(node_id=WORKER, outcomes=(outcome,)))
+    succeed(world, "plain", "gone")
+    forget_all(world)
+    assert files(world) == {"file"}
+    content = world.state.contents["file"]
+    assert namespaces_of(content, world.state.tasks.get) == ("team-a", "team-b")
+    rejected(world.do(c.RemoveContent(cid="lost")), Reason.CONTENT_NOT_FOUND)
+    world.do(c.RemoveContent(cid="file"))
+    assert files(world) == set()
+
+
+def test_a_result_of_an_older_record_is_kept_in_its_task_s_namespace(world: World) -> None:
+    spec = TaskSpec(task_type="echo", namespace="team-a", keep_result=True)
+    world.do(c.SubmitTasks(task_ids=(TaskId("t"),), specs=(spec,), fingerprint=b"t"))
+    run(world, "t")
+    add(world, "file", goes_with="t")
+    finish(world, "t", "file")
+    forget_all(world)
+    assert files(world) == {"file"}
+    kept = world.state.contents["file"]
+    assert namespaces_of(kept, world.state.tasks.get) == ("team-a",)
 
 
 def test_a_file_that_was_added_is_kept_even_if_it_is_a_result_later(world: World) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import shlex
 import socket
 import ssl
 import threading
@@ -77,6 +78,25 @@ def test_what_token_create_prints_joins(cluster: LocalCluster, cli: Any, tmp_pat
     assert done.returncode == 0, done.stderr
     assert cli("--profile", "line", "status").returncode == 0
     assert cli("token", "revoke", token).returncode in (0, 5)  # Named by the whole of it.
+    inspected = json.loads(cli("token", "inspect", token, "--json").stdout)
+    assert inspected["enrolment_endpoints"] == addresses.split(",")
+
+
+def test_the_command_that_is_printed_makes_a_node_of_its_role(
+    cluster: LocalCluster, cli: Any, tmp_path: Path
+) -> None:
+    made = json.loads(cli("token", "create", "--role", "worker", "--json").stdout)
+    assert set(made) == {"token", "command", "enrolment_endpoints", "expire_time"}
+    program, *words = shlex.split(made["command"])
+    assert (program, words[:2]) == ("ipfs-cluster-node", ["join", made["token"]])
+    assert made["enrolment_endpoints"] == made["token"].partition("@")[2].split(",")
+    home = str(tmp_path / "a worker")
+    done = cli(*words, "--home", home)  # Its default is a directory of whoever runs the tests.
+    assert done.returncode == 0, done.stderr
+    assert f"start it with: ipfs-cluster-node serve --home '{home}'" in done.stdout
+    again = cli(*words, "--home", home)
+    assert again.returncode == 1
+    assert "--home" in again.stderr
 
 
 @pytest.mark.asyncio

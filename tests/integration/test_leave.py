@@ -108,7 +108,7 @@ async def test_a_machine_joins_in_place_of_one_that_is_lost(
         async def join(node: LocalNode) -> tuple[int, str]:
             token = await client.create_join_token("worker")
             process = await asyncio.create_subprocess_exec(
-                *command("join", token.token, "--replace", "--name", worker.name),
+                *command("join", token.token, "--replace", "--yes", "--name", worker.name),
                 *("--enrolment", f"{master.host}:{master.enrolment_port}"),
                 *("--home", str(node.home.path), "--bind", node.address),
                 stdout=asyncio.subprocess.DEVNULL,

@@ -48,6 +48,19 @@ async def test_a_file_is_removed_once_no_task_needs_it_and_may_be_added_again(
 
 
 @pytest.mark.asyncio
+async def test_a_result_is_kept_from_the_start_if_its_task_was_submitted_so(
+    client: Client,
+) -> None:
+    task = await client.submit_task("echo", os.urandom(200_000), keep_result=True)
+    ended = await task.wait(timeout=SOON)
+    assert ended.spec.keep_result
+    assert ended.status.result is not None
+    file = await client.stat_content(ended.status.result.cid)
+    assert (file.goes_with, file.namespaces) == ("", ("default",))
+    await client.remove_content(file.cid)
+
+
+@pytest.mark.asyncio
 async def test_a_result_goes_with_its_task_until_it_is_kept(client: Client) -> None:
     task_id = await client.submit_task("echo", os.urandom(200_000))
     ended = (await client.wait_tasks([task_id], timeout=SOON))[task_id]

@@ -10,12 +10,12 @@ from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import load_profile, save_profile
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.model import Liveness
+from ipfs_cluster_node.core.model import Liveness, Role
 from ipfs_cluster_node.core.views import ListedNode
 from ipfs_cluster_node.node.replacing import replace_node, replaced_node
 from ipfs_cluster_node.node.setup import profile_of
 
-GONE = ListedNode(node_id="gone", name="a", liveness=Liveness.DEAD)
+GONE = ListedNode(node_id="gone", name="a", role=Role.WORKER, liveness=Liveness.DEAD)
 ALIVE = ListedNode(node_id="alive", name="b", liveness=Liveness.ALIVE)
 NAMESAKE = ListedNode(node_id="namesake", name="a", liveness=Liveness.DEAD)
 
@@ -36,7 +36,8 @@ def test_who_is_replaced(
     nodes: list[ListedNode], name: str, own: str | None, found: str | Reason | None
 ) -> None:
     try:
-        assert replaced_node(nodes, name, own) == found
+        gone = replaced_node(nodes, name, own, Role.WORKER)
+        assert (gone.node_id if gone is not None else None) == found
     except ClusterError as error:
         assert error.reason is found
 
@@ -83,7 +84,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 async def replaced(home: Home, cluster: Cluster) -> list[str]:
     said: list[str] = []
     opened: Any = cluster
-    await replace_node(lambda: opened, home, "a", on_done=said.append, now=SYSTEM_CLOCK.wall())
+    await replace_node(
+        lambda: opened, home, "a", None, on_done=said.append, now=SYSTEM_CLOCK.wall()
+    )
     return said
 
 
@@ -118,3 +121,37 @@ async def test_the_home_of_a_node_that_runs_is_left_alone(home: Home) -> None:
         await replaced(home, cluster)
     assert caught.value.reason is Reason.HOME_IN_USE
     assert cluster.nodes == [GONE, ALIVE]
+
+
+def test_a_node_of_another_role_is_replaced_only_if_that_is_said() -> None:
+    with pytest.raises(ClusterError, match="is a worker, and the token is for a master") as caught:
+        replaced_node([GONE, ALIVE], "a", None, Role.MASTER)
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+    assert "--change-role" in caught.value.message
+    assert replaced_node([GONE, ALIVE], "a", None, None) == GONE
+
+
+@pytest.mark.asyncio
+async def test_it_is_asked_with_role_name_and_id_and_without_consent_nothing_changes(
+    home: Home,
+) -> None:
+    cluster: Any = Cluster()
+    asked: list[str] = []
+
+    def confirm(what: str) -> None:
+        asked.append(what)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await replace_node(
+            lambda: cluster,
+            home,
+            "a",
+            Role.WORKER,
+            confirm=confirm,
+            on_done=lambda _said: None,
+            now=SYSTEM_CLOCK.wall(),
+        )
+    assert asked == ["worker a (gone), which is dead"]
+    assert cluster.nodes == [GONE, ALIVE]
+    assert home.is_taken

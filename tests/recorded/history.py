@@ -256,6 +256,7 @@ def _tasks() -> Iterator[dict[str, Any]]:
         priority=3,
         namespace="team-a/nightly",
         task_timeout_ms=HOUR_MS,
+        keep_result=True,
     )
     ids = tuple(TaskId(f"task{number:02}") for number in range(12))
     submit = c.SubmitTasks(

@@ -230,6 +230,7 @@ class RandomCommands:
                     attempt_count_max=2,
                     inputs=(TaskInput("t", self._content()),) if number % 4 == 0 else (),
                     task_timeout_ms=(0, 1, 60_000)[number % 3],
+                    keep_result=number % 5 == 0,
                 )
                 for number in numbers
             ),

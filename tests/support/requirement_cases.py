@@ -181,6 +181,15 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
             tasks.SubmitTaskRequest(spec=SPEC),
             [("/task/submit", [submission(1, **OF_SPEC)]), OF_INPUTS],
         ),
+        (
+            tasks.SubmitTaskRequest(
+                spec=tasks.TaskSpec(task_type="echo", namespace="team-a", keep_result=True)
+            ),
+            [
+                ("/task/submit", [submission(1, namespace="team-a")]),
+                ("/content/keep", [unknown_content("*") | {"namespace": "team-a"}]),
+            ],
+        ),
     ],
     "SubmitTasks": [
         # Each kind once, with the number of all.

@@ -105,11 +105,12 @@ func (c credentials) config() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{c.certificate}, RootCAs: c.roots, MinVersion: tls.VersionTLS13}
 }
 
-// joinToken is `cj1.<SHA-256 of the CA's key>.<id>.<secret>`.
+// joinToken is `cj1.<SHA-256 of the CA's key>.<id>.<secret>`; `@` and addresses of masters may follow.
 type joinToken struct{ pin, id, secret string }
 
 func parseToken(text string) (joinToken, error) {
-	parts := strings.Split(text, ".")
+	token, _, _ := strings.Cut(text, "@")
+	parts := strings.Split(token, ".")
 	if len(parts) != 4 || parts[0] != "cj1" {
 		return joinToken{}, errors.New("a join token looks like cj1.<64 hex>.<16 hex>.<32 hex>")
 	}

@@ -1055,6 +1055,7 @@ class TaskSpec(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     TASK_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    KEEP_RESULT_FIELD_NUMBER: _builtins.int
     task_type: _builtins.str
     """Names the handler."""
     payload: _builtins.bytes
@@ -1071,6 +1072,8 @@ class TaskSpec(_message.Message):
     """Its namespace."""
     task_timeout_ms: _builtins.int
     """Time limit from its submission to its end, in milliseconds; 0 in older logs: none."""
+    keep_result: _builtins.bool
+    """Whether its result's file stays until it is removed, not as long as the task."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskInput]:
         """Files for it."""
@@ -1087,10 +1090,11 @@ class TaskSpec(_message.Message):
         priority: _builtins.int = ...,
         namespace: _builtins.str = ...,
         task_timeout_ms: _builtins.int = ...,
+        keep_result: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count_max", b"attempt_count_max", "attempt_timeout_ms", b"attempt_timeout_ms", "content_type", b"content_type", "inputs", b"inputs", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_timeout_ms", b"task_timeout_ms", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count_max", b"attempt_count_max", "attempt_timeout_ms", b"attempt_timeout_ms", "content_type", b"content_type", "inputs", b"inputs", "keep_result", b"keep_result", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_timeout_ms", b"task_timeout_ms", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
