@@ -22,6 +22,7 @@ from ipfs_cluster_node.core.state_events import (
 from tests.support.virtual_time import virtual_time
 from tests.support.watched_masters import (
     CONFIG,
+    WORKER,
     Master,
     Rights,
     do,
@@ -169,6 +170,60 @@ async def test_a_deletion_names_no_row_that_the_reader_was_not_sent() -> None:
     assert [event.keys for event in seen if isinstance(event, Deletions)] == [("shown",)]
     assert not [event for event in seen if isinstance(event, Rows)]
     assert not list(state.rows("tasks"))
+
+
+def deleted(events: list[StateEvent]) -> list[str]:
+    return [key for event in events if isinstance(event, Deletions) for key in event.keys]
+
+
+def added(namespace: str) -> c.AddContent:
+    return c.AddContent(
+        cid="f", name="", size_bytes=1, holders=(WORKER.node_id,), namespace=namespace
+    )
+
+
+@virtual_time
+async def test_a_row_that_leaves_what_may_be_read_is_deleted_once_and_comes_when_it_enters() -> (
+    None
+):
+    """As one file in one namespace after another; of what is hidden no deletion tells."""
+    master, rights, state = in_cluster(), Rights(frozenset({"a"}), only("team-a")), WatchedState()
+    steps: list[tuple[object, int, list[str]]] = [
+        (added("team-b"), 0, []),
+        (added("team-a"), 1, []),
+        (c.RemoveContent(cid="f", namespace="team-a"), 0, ["f"]),
+        (added("team-b"), 0, []),
+        (c.RemoveContent(cid="f"), 0, []),
+        (added("team-a"), 1, []),
+    ]
+    async with aclosing(master.watch([WatchedTable("content")], rights=rights)) as events:
+        async for event in until_mark(events):
+            state.apply(event)
+        for command, count, gone in steps:
+            do(master, command)
+            seen = [event async for event in until_mark(events)]
+            for event in seen:
+                state.apply(event)
+            rows = state.get("content", "f")
+            assert len(rows) == count, command
+            assert all(row["namespaces"] == ["team-a"] for row in rows)
+            assert deleted(seen) == gone, command
+
+
+@virtual_time
+async def test_what_was_sent_under_other_rights_is_not_heard_of_again() -> None:
+    master, rights = in_cluster(), Rights(frozenset({"a", "b"}), lambda _args: True)
+    do(master, submit("hidden", namespace="team-b"))
+    async with aclosing(master.watch(TASKS, rights=rights)) as events:
+        assert namespaces_in(await anext(events)) == {"team-b"}
+        assert isinstance(await anext(events), Bookmark)
+        rights.rights, rights.allowed = frozenset({"a"}), only("team-a")
+        assert [type(event) async for event in until_mark(events)] == [Reset, Bookmark]
+        do(master, c.CancelTask(task_id=TaskId("hidden")))
+        late = c.LogCommand(at_ms=1 + 8 * 86_400_000, body=c.ExpireRecords())
+        master.apply(master.applied_index + 1, late)
+        assert master.machine.state.tasks.get(TaskId("hidden")) is None
+        assert not deleted([event async for event in until_mark(events)])
 
 
 def replace_log(master: Master) -> None:

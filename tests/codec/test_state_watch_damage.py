@@ -128,3 +128,14 @@ def test_what_comes_without_a_bookmark_is_bounded(monkeypatch: pytest.MonkeyPatc
     read([schema, *3 * [frame], mark, *3 * [frame], mark])
     with pytest.raises(ClusterError):
         read([schema, *4 * [frame]])
+
+
+def test_rows_with_a_wrong_checksum_or_fingerprint_are_refused() -> None:
+    for field, value in (("payload_crc32", 1), ("schema_fingerprint", b"12345678"), ("kind", 9)):
+        schema, frame, *_ = messages()
+        setattr(frame.frame, field, value)
+        with pytest.raises(ClusterError):
+            read([schema, frame])
+    _, frame, *_ = messages()
+    with pytest.raises(ClusterError):
+        read([frame])  # Without its schema.
