@@ -9,11 +9,11 @@ from typing import Any, Final
 from ipfs_cluster_node.core.tables import TableName, Touched
 
 KEYS_KEPT_MAX: Final = 100_000
-"""Keys of one table whose last change is remembered: some 20 MB. What changed before the oldest of
-them is compacted."""
+"""Keys of one table whose last change is remembered, or a tenth fewer: some 20 MB. What changed
+before the oldest of them is compacted."""
 ENTRIES_KEPT_MAX: Final = 20_000
 """Entries that are remembered as they came, some 10 MB, until somebody asks what changed. Sorting
-them by key costs ten times as much as remembering them, and most masters have no watcher."""
+their keys costs more than remembering them, and most masters have no watcher."""
 SORTED_AT_ONCE: Final = 5_000
 """Keys that are sorted without a pause: some 2 ms."""
 TERMS_KEPT_MAX: Final = 1_000
