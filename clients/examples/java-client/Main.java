@@ -121,7 +121,7 @@ public final class Main {
       if (missing[0] != 0) throw new IllegalStateException("parts are missing");
       return parts;
     });
-    SortedSet<String> names = new TreeSet<>();
+    List<String> names = new ArrayList<>();
     try (RootAllocator memory = new RootAllocator();
         ArrowStreamReader reader = new ArrowStreamReader(new ByteArrayInputStream(stream.toByteArray()), memory)) {
       while (reader.loadNextBatch()) {
@@ -129,6 +129,7 @@ public final class Main {
         for (int row = 0; row < column.getValueCount(); row++) names.add(column.getObject(row).toString());
       }
     }
+    Collections.sort(names);
     return String.join(" ", names);
   }
 }
