@@ -121,6 +121,10 @@ class Cid:
         return hashlib.sha256(block).digest() == self.digest
 
 
+RAW_TEXT_BEGINS: Final = str(Cid(RAW, bytes(32)))[:7]
+"""How each `str(Cid)` of codec `RAW` begins, and no other: such a block needs no parsing."""
+
+
 def cid_of(codec: int, block: bytes) -> Cid:
     """The CID of `block` under `codec`."""
     return Cid(codec, hashlib.sha256(block).digest())

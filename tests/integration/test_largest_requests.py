@@ -8,7 +8,7 @@ import pytest
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from tests.support.clusters import cluster_of
 from tests.support.largest_requests import names
-from tests.support.largest_run import run_all
+from tests.support.largest_run import elections, run_all
 
 FILES, TASKS = 250_000, 100_000
 GAP_SECONDS_MAX = 0.25
@@ -27,7 +27,7 @@ def test_every_method_has_a_largest_request() -> None:
 async def test_the_largest_requests_leave_the_leader_its_turns() -> None:
     async with cluster_of(0, 0) as cluster:
         findings = await run_all(cluster, files=FILES, tasks=TASKS)
-    report = "\n".join(map(str, findings))
+        report = "\n".join([*map(str, findings), *elections(cluster)])
     print(report)
     assert {each.term for each in findings} == {findings[0].term}, report
     assert not [each for each in findings if each.failed], report

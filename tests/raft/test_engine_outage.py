@@ -103,7 +103,7 @@ def test_who_waits_is_answered_when_the_node_leads_no_longer(alone: Alone) -> No
 def test_a_disk_that_hangs_costs_the_only_voter_no_leadership(alone: Alone) -> None:
     """Nobody else can lead."""
     alone.until_it_leads()
-    alone.engine.disk_hangs()
+    alone.engine.disk_hangs(1.0)
     assert alone.engine.is_leader
     assert [leads for leads, _ in alone.led] == [True]
 

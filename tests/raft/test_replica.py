@@ -365,7 +365,9 @@ async def test_a_leader_that_is_cut_off_loses_its_lease_before_another_one_leads
 
 
 @virtual_time
-async def test_a_leader_whose_disk_hangs_leads_no_longer(made: MakeCluster) -> None:
+async def test_a_leader_whose_disk_hangs_leads_no_longer(
+    made: MakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
     async with made() as cluster:
         leader = await cluster.leader()
         await leader.replica.propose(b"one")
@@ -377,5 +379,8 @@ async def test_a_leader_whose_disk_hangs_leads_no_longer(made: MakeCluster) -> N
         fallback = RaftConfig().fallback_timeout.total_seconds()
         assert fallback <= now() - began < fallback + 0.2
         assert not leader.replica.is_leader
+        assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+            "stops leading: the disk has not ended a write of the log"
+        ]
         await asyncio.sleep(4)
         assert leader.replica.slow_write_seconds >= 3.0

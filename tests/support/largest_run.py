@@ -185,6 +185,17 @@ async def run_all(cluster: LocalCluster, *, files: int, tasks: int) -> list[Find
         return findings
 
 
+def elections(cluster: LocalCluster) -> list[str]:
+    """What the nodes logged of elections, and why they stopped leading."""
+    told = ("asks for votes", "leadership changed", "stops leading")
+    return [
+        f"{node.name}: {line}"
+        for node in cluster.nodes
+        for line in (node.home.path / "log").read_text(errors="replace").splitlines()
+        if any(each in line for each in told)
+    ]
+
+
 def person_tls(cluster: LocalCluster) -> ClientTls:
     """What the operator shows."""
     profile = cluster.profile

@@ -57,6 +57,13 @@ class Candidates:
         self._by_key: dict[int, list[Cid]] = {}
         for cid in self.left:
             self._by_key.setdefault(_key(cid), []).append(cid)
+        self._leaves = {str(cid): cid for cid in self.left if cid.codec == RAW}
+
+    def discard_leaf(self, cid: str) -> None:
+        """Discard a file of a single raw block."""
+        leaf = self._leaves.get(cid)
+        if leaf is not None:
+            self.left.discard(leaf)
 
     def discard_keys(self, keys: "array[int]") -> None:
         """Discard the blocks with these keys."""

@@ -433,13 +433,17 @@ class Engine:
         waits = self.proposals.waits and self._transfer is None
         return waits and not self.proposals.under_way
 
-    def disk_hangs(self) -> None:
+    def disk_hangs(self, seconds: float) -> None:
         """Stop leading, since a write of the log takes longer than a leader may be silent.
 
         The others elect another leader meanwhile, and callers that wait here would only learn of it
         once the write ends. A voter that is alone keeps leading. May be called within a step.
         """
         if self._raft.leads and len(self.voters) > 1:
+            log.warning(
+                "stops leading: the disk has not ended a write of the log",
+                extra={"seconds": round(seconds, 1)},
+            )
             self.stop_leading()
 
     def stop_leading(self) -> None:

@@ -193,8 +193,9 @@ class Replica(ReplicaVoters):
         while True:
             self._beat_due = True
             self._wake.set()
-            if self._latency.under_way(now()) > self._config.fallback_timeout.total_seconds():
-                self.engine.disk_hangs()
+            seconds = self._latency.under_way(now())
+            if seconds > self._config.fallback_timeout.total_seconds():
+                self.engine.disk_hangs(seconds)
             await asyncio.sleep(self._config.tick_interval.total_seconds())
 
     async def _gather(self) -> None:

@@ -19,7 +19,7 @@ from ipfs_cluster_node.adapters.content.unneeded import Candidates, KnownFiles, 
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.held_blocks import SETTLED_SECONDS
-from ipfs_cluster_node.core.multiformats import RAW, Cid, parse_cid
+from ipfs_cluster_node.core.multiformats import RAW_TEXT_BEGINS, Cid, parse_cid
 from ipfs_cluster_node.core.settings import DELETION_PAUSED
 from ipfs_cluster_node.core.tables import TableName, Touched
 
@@ -34,7 +34,12 @@ REMOVED_MAX: Final = 10_000
 REMOVED_AT_ONCE_MAX: Final = 256
 """Removed files of one round."""
 NAMES_AT_ONCE: Final = 256
-"""Names read between two turns of the event loop."""
+"""Names read between two rests."""
+WORK_SHARE_MAX: Final = 0.5
+"""Of its time, how much a round works; it rests for the others. With 250,000 files every master has
+seconds of work at the same moment, and without rests a busy machine's leader is heard too late."""
+REST_SECONDS_MAX: Final = 0.1
+"""A rest, however long the machine took for the work before it."""
 FILES_AT_ONCE: Final = 16
 """Files walked by one call of a thread."""
 DELETED_AT_ONCE: Final = 256
@@ -255,13 +260,13 @@ class Collector:
         unread: list[Cid] = []
         held: set[Cid] = set()
         missing: list[Cid] = []
+        began = self._clock.boottime()
         for count, content in enumerate(state.contents.listed(), start=1):
             if not candidates.left:
                 return True
-            root = parse_cid(content.cid)
-            if root.codec == RAW:
-                candidates.left.discard(root)
-            elif (keys := self._known.keys_of(root)) is not None:
+            if content.cid.startswith(RAW_TEXT_BEGINS):
+                candidates.discard_leaf(content.cid)
+            elif (keys := self._known.keys_of(root := parse_cid(content.cid))) is not None:
                 named.add(root)
                 candidates.discard_keys(keys)
             else:
@@ -269,11 +274,13 @@ class Collector:
                 unread.append(root)
                 if here in content.holders:
                     held.add(root)
-            if len(unread) == FILES_AT_ONCE:
+            walks = len(unread) == FILES_AT_ONCE
+            if walks:
                 missing += await self._walk(candidates, unread, held)
                 unread, held = [], set()
-            if count % NAMES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+            if walks or count % NAMES_AT_ONCE == 0:
+                await self._rest(began)
+                began = self._clock.boottime()
         missing += await self._walk(candidates, unread, held)
         await asyncio.to_thread(self._known.forget_others, named)
         for cid in missing[:REPAIRS_MAX]:
@@ -284,6 +291,11 @@ class Collector:
                 extra={"cid": str(missing[0]), "count": len(missing)},
             )
         return not missing
+
+    async def _rest(self, began: float) -> None:
+        """Rest after work that began then."""
+        worked = self._clock.boottime() - began
+        await asyncio.sleep(min(worked * (1 / WORK_SHARE_MAX - 1), REST_SECONDS_MAX))
 
     async def _walk(self, candidates: Candidates, roots: list[Cid], held: set[Cid]) -> list[Cid]:
         """Discard the blocks of files; returns the missing nodes of those that are held here."""
