@@ -88,6 +88,7 @@ class AccessCalls(Calls):
         *,
         did: Did | str = "",
         tokens: Sequence[bytes] = (),
+        tokens_alone: bool = False,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> AccessExplanation:
         """Say whether a call would be allowed, by which delegations or for want of which.
@@ -97,6 +98,7 @@ class AccessCalls(Calls):
             request: The serialised request.
             did: The caller, or its name; default: this client.
             tokens: Envelopes that the call would carry; default: those stored for the caller.
+            tokens_alone: Judge by `tokens` without those stored for the caller.
             timeout: For all attempts.
 
         Raises:
@@ -104,7 +106,9 @@ class AccessCalls(Calls):
         """
         if did:
             did = await self.lookups.did(did, timeout)
-        asked = pb.ExplainAccessRequest(did=did, tokens=tokens, method=method, request=request)
+        asked = pb.ExplainAccessRequest(
+            did=did, tokens=tokens, method=method, request=request, tokens_alone=tokens_alone
+        )
         answer = await self._unary(asked, timeout)
         return codecs.ACCESS.decode(answer)
 

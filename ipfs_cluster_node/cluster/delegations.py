@@ -257,9 +257,16 @@ class Delegations:
         return [each for each in given if (each.command, each.policy) == same]
 
     async def explain_access(
-        self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
+        self,
+        caller: Caller,
+        *,
+        did: Did,
+        tokens: Sequence[bytes],
+        method: str,
+        request: Any,
+        alone: bool = False,
     ) -> pb.ExplainAccessResponse:
-        """Explain whether a call would be allowed."""
+        """Explain whether a call would be allowed; `alone` by no other delegations to `did`."""
         state = self._consensus.read_state()
         rule = RULES_BY_METHOD[method]
         if _class_decides(rule):
@@ -274,7 +281,7 @@ class Delegations:
             )
         if rule.command is None:
             return _explanation(await self._explain_own_decision(state, caller, did, request))
-        if bag and not self._seen_by(caller.did)(ANY, did):
+        if alone or (bag and not self._seen_by(caller.did)(ANY, did)):
             # A holder of tokens may not see what else their audience has: by these alone.
             kept = self._authorizer.with_kept(bag)
             bag = [each for each in kept if each.audience != did or each.cid in brought]

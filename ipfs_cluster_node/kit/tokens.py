@@ -138,23 +138,34 @@ def verified(client: SyncClient, peer: Did, container: str, timeout: timedelta) 
         found = [reader.delegation(open_envelope(token, profile=PRODUCT)) for token in tokens]
     except (UcanError, ValueError) as error:
         return False, f"not a token of this cluster: {error}"
-    commands = {Command(each.command) for each in found if each.audience == peer}
-    if not commands:
+    mine = {each.cid for each in found if each.audience == peer}
+    if not mine:
         return False, f"the token is for another than {peer}"
-    asked = [command for command in _CALLS if any(covers(each, command) for each in commands)]
-    if not asked:
-        return False, f"it allows nothing that can be checked: {', '.join(sorted(commands))}"
-    method, request = _CALLS[asked[0]]
-    try:
-        answer = client.explain_access(
-            f"{_SERVICES}{method}",
-            request.SerializeToString(),
-            did=peer,
-            tokens=tokens,
-            timeout=timeout,
-        )
-    except ClusterError as error:
-        if error.reason.status in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-            raise
-        return False, error.message
-    return answer.allowed, "" if answer.allowed else "the cluster does not accept it"
+    envelopes = dict(zip((each.cid for each in found), tokens, strict=True))
+    proofs = [token for cid, token in envelopes.items() if cid not in mine]
+    for each in found:
+        if each.cid not in mine:
+            continue
+        asked = [command for command in _CALLS if covers(Command(each.command), command)]
+        if not asked:
+            return False, f"it allows what can't be checked: {each.command}"
+        for command in asked:
+            # One at a time, and without what the cluster stores for the peer: none of them may be
+            # accepted for the sake of another.
+            method, request = _CALLS[command]
+            try:
+                answer = client.explain_access(
+                    f"{_SERVICES}{method}",
+                    request.SerializeToString(),
+                    did=peer,
+                    tokens=[envelopes[each.cid], *proofs],
+                    tokens_alone=True,
+                    timeout=timeout,
+                )
+            except ClusterError as error:
+                if error.reason.status in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                    raise
+                return False, error.message
+            if not answer.allowed:
+                return False, f"the cluster does not accept it for {command}"
+    return True, ""

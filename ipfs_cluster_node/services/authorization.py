@@ -77,4 +77,5 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
             tokens=list(request.tokens),
             method=request.method,
             request=read_request(message, request.request, "request"),
+            alone=request.tokens_alone,
         )

@@ -327,12 +327,17 @@ class ExplainAccessRequest(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    TOKENS_ALONE_FIELD_NUMBER: _builtins.int
     did: _builtins.str
     """The DID of the caller to assume. Unset: this one."""
     method: _builtins.str
     """The method's full name, such as `/ipfs_cluster_node.v1.TaskDispatchService/SubmitTask`."""
     request: _builtins.bytes
     """The serialised request."""
+    tokens_alone: _builtins.bool
+    """Judge the caller by `tokens` alone, without the delegations to it that are stored. Others that
+    lead to their issuers are used.
+    """
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Envelopes of delegations that the call would carry, at most 32."""
@@ -344,10 +349,11 @@ class ExplainAccessRequest(_message.Message):
         tokens: _abc.Iterable[_builtins.bytes] | None = ...,
         method: _builtins.str = ...,
         request: _builtins.bytes = ...,
+        tokens_alone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "method", b"method", "request", b"request", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "method", b"method", "request", b"request", "tokens", b"tokens", "tokens_alone", b"tokens_alone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
