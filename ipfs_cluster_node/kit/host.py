@@ -115,10 +115,8 @@ class KitNode:
             self._settings(),
             cluster_name=self._wanted.cluster_name,
             recovery_passphrase=self._wanted.recovery_passphrase,
+            passphrase_file=self.home.path / PASSPHRASE_FILE,
         )
-        if made.recovery_passphrase:
-            secret = f"{made.recovery_passphrase}\n".encode()
-            write_private(self.home.path / PASSPHRASE_FILE, secret)
         # For the command line; a kit finds its files beside the nodes'.
         name = self._wanted.cluster_name
         taken = name in profile_names()

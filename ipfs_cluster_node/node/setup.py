@@ -72,11 +72,13 @@ def init_cluster(
     *,
     cluster_name: str,
     recovery_passphrase: str = "",
+    passphrase_file: Path | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Made:
     """Create a cluster whose first master is this node; also the operator's client identity.
 
-    The keys of the CA and of the authority are sealed in the log; no file holds them.
+    The keys of the CA and of the authority are sealed in the log; no file holds them. A passphrase
+    that is generated here is in `passphrase_file`, if there is to be one, before there is a node.
 
     Raises:
         ClusterError: HOME_EXISTS, CONFIG_INVALID; INVALID_ARGUMENT for a short passphrase.
@@ -167,6 +169,8 @@ def init_cluster(
         save_masters(home.masters, {identity.node_id: endpoints})
         write_enrolment(home.enrolment, own)
         write_enrolment(client / ENROLMENT_NAME, own)
+        if passphrase_file is not None and not recovery_passphrase:
+            write_private(passphrase_file, f"{passphrase}\n".encode())
         # Last, since it marks that there is a node.
         write_private(home.config, document.encode())
     return Made(

@@ -17,6 +17,7 @@ from ipfs_cluster_node.config.profiles import JOIN_TOKEN_VARIABLE, KIT_DIRECTORY
 from ipfs_cluster_node.kit import KitError, host, ipfs_kit
 from ipfs_cluster_node.kit.host import HIDDEN_PATHS_VARIABLE
 from ipfs_cluster_node.kit.results import ErrorType, Result
+from ipfs_cluster_node.node import setup
 from tests.kit import echoing
 from tests.support.kits import choosing_ports, kit_environment
 
@@ -266,3 +267,20 @@ def test_the_node_ends_with_a_program_that_is_killed(folder: Path) -> None:
     program.stdout.close()
     psutil.wait_procs([node], timeout=SECONDS_MAX)
     assert not node.is_running()
+
+
+def test_a_passphrase_is_kept_however_early_the_program_ends(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(**_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "Made", killed)  # The last of it: the node is made by then.
+        with pytest.raises(KeyboardInterrupt):
+            made("master")
+    home = folder / "kits" / "c" / "master"
+    assert (home / "config.toml").exists()
+    kept = home / host.PASSPHRASE_FILE
+    assert len(kept.read_text().strip()) > 20
+    assert kept.stat().st_mode & 0o777 == 0o600
