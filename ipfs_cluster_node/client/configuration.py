@@ -7,6 +7,7 @@ from datetime import timedelta
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT
 from ipfs_cluster_node.client.connection import new_request_id
 from ipfs_cluster_node.client.state import StateCalls
+from ipfs_cluster_node.client.values import message
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.core.state_events import Bookmark
 from ipfs_cluster_node.core.views import ListedConfigVersion, ListedSetting, PlannedSetting
@@ -21,7 +22,7 @@ class ConfigCalls(StateCalls):
     ) -> list[ListedSetting]:
         """Read the cluster's settings, or one of them."""
         return await self._list(
-            pb.GetConfigRequest(key=key), "entries", codecs.SETTING.decode, timeout
+            message(pb.GetConfigRequest, key=key), "entries", codecs.SETTING.decode, timeout
         )
 
     async def propose_config(
@@ -40,8 +41,11 @@ class ConfigCalls(StateCalls):
                 one differs nothing is changed, and the error is CONFIG_CHANGED.
             timeout: For all attempts to reach the leader together.
         """
-        request = pb.ProposeConfigRequest(
-            request_id=new_request_id(), values=values, if_values=if_values
+        request = message(
+            pb.ProposeConfigRequest,
+            request_id=new_request_id(),
+            values=values,
+            if_values=if_values,
         )
         await self._unary(request, timeout)
 
@@ -56,7 +60,7 @@ class ConfigCalls(StateCalls):
 
         Raises what that would raise.
         """
-        request = pb.PlanConfigRequest(values=values, if_values=if_values)
+        request = message(pb.PlanConfigRequest, values=values, if_values=if_values)
         answer = await self._unary(request, timeout)
         return [*map(codecs.PLANNED_SETTING.decode, answer.changes)]
 
@@ -64,7 +68,8 @@ class ConfigCalls(StateCalls):
         self, version: int, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[PlannedSetting]:
         """What `revert_config` would do: the keys that differ; changes nothing."""
-        answer = await self._unary(pb.PlanConfigRequest(revert_to=version), timeout)
+        request = message(pb.PlanConfigRequest, revert_to=version)
+        answer = await self._unary(request, timeout)
         return [*map(codecs.PLANNED_SETTING.decode, answer.changes)]
 
     async def revert_config(
@@ -108,8 +113,8 @@ class ConfigCalls(StateCalls):
             limit: The newest so many; default: all, at most 1,000.
             timeout: For all attempts to reach the leader, of each page.
         """
-        request = pb.ListConfigVersionsRequest(
-            key=key, version=version, after_version=after_version
+        request = message(
+            pb.ListConfigVersionsRequest, key=key, version=version, after_version=after_version
         )
         return await self._list(request, "versions", codecs.CONFIG_VERSION.decode, timeout, limit)
 

@@ -270,10 +270,10 @@ def task_spec(
     data, content_type = encoded(payload)
     timeout_ms = ATTEMPT_TIMEOUT_MS_DEFAULT
     if attempt_timeout is not None:
-        timeout_ms = milliseconds(attempt_timeout, "attempt_timeout")
+        timeout_ms = _positive(attempt_timeout, "attempt_timeout")
     task_timeout_ms = TASK_TIMEOUT_MS_DEFAULT
     if task_timeout is not None:
-        task_timeout_ms = milliseconds(task_timeout, "task_timeout")
+        task_timeout_ms = _positive(task_timeout, "task_timeout")
     if type(attempt_count_max) is not int or not 1 <= attempt_count_max <= ATTEMPT_COUNT_MAX:
         raise invalid_field(
             "attempt_count_max", f"it is {shown(attempt_count_max)}; give 1 to {ATTEMPT_COUNT_MAX}"
@@ -294,6 +294,14 @@ def task_spec(
         namespace=checked_text(namespace, "namespace"),
         keep_result=keep_result,
     )
+
+
+def _positive(timeout: timedelta, field: str) -> int:
+    """A timeout in milliseconds; 0 would be sent as none, which stands for the default."""
+    found = milliseconds(timeout, field)
+    if found < 1:
+        raise invalid_field(field, f"it is {timeout}; give a longer time")
+    return found
 
 
 def _input(given: Any) -> TaskInput:

@@ -9,6 +9,7 @@ from typing import Final
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 _HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _PORT_MAX: Final = 65_535
 _LOCALHOST: Final = frozenset(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
 
@@ -55,7 +56,7 @@ def parse_endpoint(text: str) -> Endpoint:
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
         host = host[1:-1]
-    if separator and port.isascii() and port.isdigit() and int(port) <= _PORT_MAX:
+    if separator and _PORT.fullmatch(port) and int(port) <= _PORT_MAX:
         endpoint = Endpoint(host, int(port))
         if endpoint.address is not None:
             if bracketed == (endpoint.address.version == 6):

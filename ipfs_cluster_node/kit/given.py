@@ -1,6 +1,6 @@
 """Checks of what callers give: a value of a wrong type is a `validation_error`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -47,5 +47,38 @@ def given_setting(value: Any, name: str) -> str:
     return str(value)
 
 
+def text_in(metadata: Mapping[str, Any], key: str, default: str = "") -> str:
+    """A text of the metadata, the default for none; raises KitError.
+
+    Whoever reads a passphrase from an unset variable must not get `None` as one.
+    """
+    value = metadata.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise _wrong(key, value, "a text")
+    return value
+
+
+def texts_in(metadata: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Texts of the metadata, or one, or none; raises KitError."""
+    value = metadata.get(key)
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(given_texts(value, key))
+
+
+def switch_in(metadata: Mapping[str, Any], key: str) -> bool:
+    """`True` or `False` of the metadata, False for none; raises KitError: `"no"` would be true."""
+    value = metadata.get(key)
+    if not isinstance(value, bool | None):
+        raise _wrong(key, value, "True or False")
+    return bool(value)
+
+
 def _wrong(name: str, value: Any, wanted: str) -> KitError:
-    return KitError(ErrorType.VALIDATION, f"{name} is {value!a:.80}; give {wanted}")
+    try:
+        shown = f"{value!a:.80}"
+    except Exception:  # Whatever it is.
+        shown = f"of type {type(value).__name__}"
+    return KitError(ErrorType.VALIDATION, f"{name} is {shown}; give {wanted}")

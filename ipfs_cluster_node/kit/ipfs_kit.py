@@ -13,6 +13,8 @@ from ipfs_cluster_node.kit.given import (
     given_setting,
     given_text,
     given_texts,
+    switch_in,
+    text_in,
 )
 from ipfs_cluster_node.kit.results import (
     CALL_TIMEOUT,
@@ -54,6 +56,8 @@ def _operation(method: Method) -> Method:
             return failed(result, KitError.of(error))
         except OSError as error:
             return failed(result, KitError(ErrorType.FILE, str(error)))
+        except ValueError as error:  # Such as a number of more digits than Python writes.
+            return failed(result, KitError(ErrorType.VALIDATION, str(error)))
 
     return call  # type: ignore[return-value]
 
@@ -88,12 +92,14 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             KitError: What is wrong with the metadata, or why the node did not start or join.
         """
         del resources
+        if not isinstance(metadata, Mapping | None):
+            raise KitError(ErrorType.VALIDATION, "metadata must be a dictionary")
         self.metadata: dict[str, Any] = dict(metadata or {})
         if role is not None:
             self.metadata["role"] = role
         if enable_cluster_management is not None:
             self.metadata["enable_cluster_management"] = enable_cluster_management
-        self.role = str(self.metadata.get("role", "leecher"))
+        self.role = text_in(self.metadata, "role", Role.LEECHER)
         self.cluster_manager: ClusterManager | None = None
         self._timeout = given_seconds(timeout, "timeout")
         self._node: KitNode | None = None
@@ -103,7 +109,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             ErrorType.CONFIGURATION,
             "Cluster management is not enabled; set enable_cluster_management in the metadata",
         )
-        if self.metadata.get("enable_cluster_management"):
+        if switch_in(self.metadata, "enable_cluster_management"):
             try:
                 self._start()
             except ClusterError as error:

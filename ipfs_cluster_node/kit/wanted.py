@@ -8,6 +8,7 @@ from typing import Any, Final
 from ipfs_cluster_node.config.profiles import JOIN_TOKEN_VARIABLE
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.kit.addresses import MasterAddress, parse_master_address
+from ipfs_cluster_node.kit.given import text_in, texts_in
 from ipfs_cluster_node.kit.results import ErrorType, KitError
 
 STATE_SYNC_SECONDS_MAX: Final = 86_400
@@ -50,18 +51,14 @@ def node_wanted(metadata: Mapping[str, Any], role: str) -> NodeWanted:
             ErrorType.VALIDATION,
             f"state_sync_interval is 0 to {STATE_SYNC_SECONDS_MAX} seconds",
         )
-    addresses = metadata.get("master_addresses", ())
-    if isinstance(addresses, str):
-        addresses = (addresses,)
-    advertise = metadata.get("advertise", ())
     return NodeWanted(
         role=Role(role),
-        cluster_name=str(metadata.get("cluster_name", "default")),
-        node_name=str(metadata.get("node_name", role)),
-        master_addresses=tuple(parse_master_address(str(each)) for each in addresses),
-        join_token=str(metadata.get("join_token") or os.environ.get(JOIN_TOKEN_VARIABLE, "")),
-        enrolment=str(metadata.get("enrolment", "")),
-        bind=str(metadata.get("bind", "")),
-        advertise=(advertise,) if isinstance(advertise, str) else tuple(advertise),
-        recovery_passphrase=str(metadata.get("recovery_passphrase", "")),
+        cluster_name=text_in(metadata, "cluster_name", "default"),
+        node_name=text_in(metadata, "node_name", role),
+        master_addresses=tuple(map(parse_master_address, texts_in(metadata, "master_addresses"))),
+        join_token=text_in(metadata, "join_token") or os.environ.get(JOIN_TOKEN_VARIABLE, ""),
+        enrolment=text_in(metadata, "enrolment"),
+        bind=text_in(metadata, "bind"),
+        advertise=texts_in(metadata, "advertise"),
+        recovery_passphrase=text_in(metadata, "recovery_passphrase"),
     )

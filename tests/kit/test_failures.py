@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.client.sync import SyncClient
 from ipfs_cluster_node.kit import ipfs_kit
 from ipfs_cluster_node.kit.ipfs_kit import METHODS
 from ipfs_cluster_node.kit.results import NOT_SUPPORTED, ErrorType
@@ -98,3 +101,19 @@ def test_wrong_calls_are_answered(method: str, arguments: dict[str, object], wor
     assert answer["success"] is False
     assert answer["error_type"] == "validation_error"
     assert words in answer["error"]
+
+
+def test_values_that_no_request_can_hold_are_answered() -> None:
+    """Each once raised what Python says, instead of a result."""
+    kit = ipfs_kit()
+    kit._client = SyncClient(lambda: Client(Connection([("127.0.0.1:1", None)], None)))
+    try:
+        for answer in (
+            kit.propose_config_change("user.a", 10**5000),
+            kit.propose_config_change("user.a", "\udcff"),
+            kit.submit_cluster_task("echo", {}, priority=10**5000),
+            kit.submit_cluster_task("echo", {}, timeout=1e-9),
+        ):
+            assert (answer["success"], answer["error_type"]) == (False, "validation_error"), answer
+    finally:
+        kit.close()

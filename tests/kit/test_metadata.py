@@ -9,6 +9,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.kit import KitError, ipfs_kit
 from ipfs_cluster_node.kit.addresses import MasterAddress, multiaddr_of, parse_master_address
 from ipfs_cluster_node.kit.results import NOT_SUPPORTED, ErrorType
+from ipfs_cluster_node.kit.wanted import node_wanted
 from tests.support.kits import kit_environment
 
 PEER = "12D3KooWDhWxtvTnyMeS5HYtW77Nkh8NG6Eb7pAkCsvjQkaN1pnH"
@@ -60,6 +61,14 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         ({"master_addresses": ["/ip4/1"]}, ErrorType.VALIDATION, "no address"),
         ({"role": "worker"}, ErrorType.CONFIGURATION, "token create --role worker"),
         ({"role": "worker", "join_token": "x"}, ErrorType.PERMISSION, "copy the whole"),
+        ({"role": 5}, ErrorType.VALIDATION, "role is 5"),
+        ({"cluster_name": 5}, ErrorType.VALIDATION, "cluster_name is 5"),
+        ({"recovery_passphrase": b"x" * 30}, ErrorType.VALIDATION, "recovery_passphrase is"),
+        ({"master_addresses": 5}, ErrorType.VALIDATION, "master_addresses is 5"),
+        ({"master_addresses": ["a:" + "9" * 5000]}, ErrorType.VALIDATION, "not an address"),
+        ({"advertise": [5]}, ErrorType.VALIDATION, "advertise is 5"),
+        ({"enable_cluster_management": "false"}, ErrorType.VALIDATION, "True or False"),
+        ({"enable_cluster_management": 10**5000}, ErrorType.VALIDATION, "of type int"),
     ],
 )
 def test_metadata_that_can_t_be_are_refused_and_make_nothing(
@@ -76,6 +85,19 @@ def test_metadata_that_can_t_be_are_refused_and_make_nothing(
     assert caught.value.error_type is error_type
     assert words in caught.value.message
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("metadata", ["role", [1], 5])
+def test_metadata_are_a_dictionary(metadata: Any) -> None:
+    with pytest.raises(KitError, match="metadata must be a dictionary"):
+        ipfs_kit(metadata=metadata)
+
+
+def test_metadata_without_a_value_are_the_default() -> None:
+    """A passphrase read from an unset variable was once the word `None`."""
+    keys = ("cluster_name", "node_name", "join_token", "enrolment", "bind", "recovery_passphrase")
+    nothing = dict.fromkeys((*keys, "master_addresses", "advertise"))
+    assert node_wanted(nothing, "worker") == node_wanted({}, "worker")
 
 
 def test_docs_list_what_is_not_supported() -> None:
