@@ -83,8 +83,8 @@ class ConfigCalls(StateCalls):
             What was changed; empty if the settings are as they were.
 
         Raises:
-            ClusterError: VERSION_NOT_FOUND; CONFIG_CHANGED if a setting changed meanwhile, and
-                nothing was reverted: plan again.
+            ClusterError: VERSION_NOT_FOUND; INVALID_ARGUMENT if more than 1,000 settings differ;
+                CONFIG_CHANGED if a setting changed meanwhile, and nothing was reverted: plan again.
         """
         planned = await self.plan_revert(version, timeout=timeout)
         if planned:

@@ -384,12 +384,22 @@ class Members(Removals):
             raise ClusterError(Reason.INVALID_ARGUMENT, str(error)) from None
 
     def plan_revert(self, version: int) -> list[PlannedChange]:
-        """What would bring back the settings of a version; raises VERSION_NOT_FOUND."""
+        """What would bring back the settings of a version, if one proposal can.
+
+        Raises:
+            ClusterError: VERSION_NOT_FOUND; INVALID_ARGUMENT, if more differ than one may change.
+        """
         state = self._consensus.read_state()
         try:
             values = state.config_history.way_back(version, state.settings)
         except LookupError as error:
             raise ClusterError(Reason.VERSION_NOT_FOUND, str(error)) from None
+        if len(values) > CHANGES_MAX:
+            raise invalid_field(
+                "revert_to",
+                f"{len(values)} settings differ from version {version}, and at most {CHANGES_MAX} "
+                "change at once; go back to a version between first, see `config history`",
+            )
         return plan(state.settings, values, {})
 
     def masters(self) -> Iterable[Principal]:
