@@ -108,13 +108,14 @@ class StateCalls(Calls):
             try:
                 async with aclosing(batches):
                     async for batch in batches:
-                        heard, delay = loop.time(), RETRY_DELAY_MIN_SECONDS
+                        delay = RETRY_DELAY_MIN_SECONDS
                         denied_by.clear()
                         self._note_answer()
                         revision = _revision_after(batch, revision)
                         for event in batch:
                             yield event
                         resume_token = batch[-1].resume_token
+                        heard = loop.time()  # Now: the caller may have taken its time.
             except ClusterError as error:
                 if not error.reason.has(Trait.RETRYABLE | Trait.MASTER_LOCAL):
                     # One master may not know of the newest delegations yet.
