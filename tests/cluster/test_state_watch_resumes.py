@@ -51,6 +51,8 @@ async def test_a_resume_says_why_it_begins_again() -> None:
     started = Master()
     started.install(master)
     assert await cause_of(started.watch(CONFIG, token)) is ResetCause.COMPACTED
+    now = await token_of(master)  # All that changed since is known.
+    assert await cause_of(started.watch(CONFIG, now)) is None
 
 
 @virtual_time
