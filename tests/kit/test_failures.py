@@ -49,6 +49,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 def test_with_every_master_stopped_each_method_fails_in_time(tmp_path: Path) -> None:
     said = run_script(SCRIPT, tmp_path, seconds=SECONDS_MAX * len(METHODS))
     assert set(said) == METHODS - {"stop_cluster_manager"}

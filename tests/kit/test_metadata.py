@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.config.profiles import JOIN_TOKEN_VARIABLE
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.kit import KitError, ipfs_kit
 from ipfs_cluster_node.kit.addresses import MasterAddress, multiaddr_of, parse_master_address
@@ -28,7 +29,7 @@ def test_addresses_of_masters(text: str, address: str, peer: str | None) -> None
     parsed = parse_master_address(text)
     assert parsed == MasterAddress(address, peer)  # type: ignore[arg-type]
     if peer is not None:
-        assert parse_master_address(multiaddr_of(address, peer)) == parsed
+        assert multiaddr_of(address, peer) == text
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         ({"cluster_config": []}, ErrorType.VALIDATION, "dictionary"),
         ({"cluster_config": {"state_sync_interval": -1}}, ErrorType.VALIDATION, "seconds"),
         ({"cluster_config": {"state_sync_interval": True}}, ErrorType.VALIDATION, "seconds"),
+        ({"cluster_config": {"state_sync_interval": 86_401}}, ErrorType.VALIDATION, "seconds"),
         ({"cluster_name": "../x"}, ErrorType.VALIDATION, "no name"),
         ({"node_name": ".."}, ErrorType.VALIDATION, "no name"),
         ({"master_addresses": ["/ip4/1"]}, ErrorType.VALIDATION, "no address"),
@@ -98,6 +100,16 @@ def test_metadata_without_a_value_are_the_default() -> None:
     keys = ("cluster_name", "node_name", "join_token", "enrolment", "bind", "recovery_passphrase")
     nothing = dict.fromkeys((*keys, "master_addresses", "advertise"))
     assert node_wanted(nothing, "worker") == node_wanted({}, "worker")
+
+
+def test_metadata_are_taken_as_they_are_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = node_wanted({"master_addresses": "10.0.0.1:1", "advertise": "h:1"}, "worker")
+    assert one.master_addresses == (MasterAddress("10.0.0.1:1"),)
+    assert one.advertise == ("h:1",)
+    assert (one.cluster_name, one.node_name, one.join_token) == ("default", "worker", "")
+    monkeypatch.setenv(JOIN_TOKEN_VARIABLE, "of the environment")
+    assert node_wanted({}, "master").join_token == "of the environment"
+    assert node_wanted({"join_token": "named"}, "master").join_token == "named"
 
 
 def test_docs_list_what_is_not_supported() -> None:

@@ -21,6 +21,8 @@ from ipfs_cluster_node.node import setup
 from tests.kit import echoing
 from tests.support.kits import choosing_ports, kit_environment
 
+pytestmark = pytest.mark.usefixtures("one_at_a_time")
+
 SECONDS_MAX = 30.0
 OF_THE_OPERATOR = """
 from ipfs_cluster_node.tasks import task_handler

@@ -72,6 +72,7 @@ def add_file(folder: Path) -> str:
     )
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 @pytest.mark.parametrize("later", [False, True], ids=["as printed", "with the commented calls"])
 def test_seed_snippet(blocks: tuple[str, str], tmp_path: Path, *, later: bool) -> None:
     first, second = substituted(blocks)

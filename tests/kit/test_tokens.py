@@ -19,6 +19,8 @@ from ipfs_cluster_node.kit import ipfs_kit
 from ipfs_cluster_node.kit.tokens import did_of_peer
 from tests.support.kits import kit_environment
 
+pytestmark = pytest.mark.usefixtures("one_at_a_time")
+
 LIFETIME = timedelta(hours=1)
 
 
