@@ -23,6 +23,7 @@ from ipfs_cluster_node.config.settings import NodeSection, load_settings
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node import health_calls, joining
 from ipfs_cluster_node.node.joining import (
     CLOCK_DIFFERENCE_MAX,
@@ -120,6 +121,32 @@ async def refusal(home: Path, settings: NodeSection = SETTINGS, **given: Any) ->
 def for_seconds(seconds: float, reason: Reason, **given: Any) -> Answer:
     until = monotonic() + seconds
     return lambda: ClusterError(reason, "not now", **given) if monotonic() < until else None
+
+
+# In place of another node.
+
+
+@virtual_time
+async def test_no_node_is_removed_before_the_token_is_known_to_admit_this_one(
+    tmp_path: Path,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        door = Door(patch, role="leecher")
+        replaced: list[tuple[Role, int]] = []
+
+        async def replace_node(role: Role) -> None:
+            replaced.append((role, len(door.asked)))
+
+        for reason in (*DECIDED, Reason.INVALID_ARGUMENT):
+            door.answer = for_seconds(1e6, reason)
+            assert (await refusal(tmp_path, replace_node=replace_node)).reason is reason
+        assert replaced == []
+        door.asked.clear()
+        door.answer = lambda: None
+        made = await join(tmp_path, replace_node=replace_node)
+        assert replaced == [(Role.LEECHER, 1)]
+        assert [request.check_only for _, request in door.asked] == [True, False]
+        assert made.role is Role.LEECHER
 
 
 # How long it asks.

@@ -12,11 +12,11 @@ from ipfs_cluster_node.config.profiles import load_profile, save_profile
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Liveness, Role
 from ipfs_cluster_node.core.views import ListedNode
-from ipfs_cluster_node.node.replacing import replace_node, replaced_node
+from ipfs_cluster_node.node.replacing import move_aside, replace_node, replaced_node
 from ipfs_cluster_node.node.setup import profile_of
 
 GONE = ListedNode(node_id="gone", name="a", role=Role.WORKER, liveness=Liveness.DEAD)
-ALIVE = ListedNode(node_id="alive", name="b", liveness=Liveness.ALIVE)
+ALIVE = ListedNode(node_id="alive", name="b", role=Role.WORKER, liveness=Liveness.ALIVE)
 NAMESAKE = ListedNode(node_id="namesake", name="a", liveness=Liveness.DEAD)
 
 
@@ -40,6 +40,7 @@ def test_who_is_replaced(
         assert (gone.node_id if gone is not None else None) == found
     except ClusterError as error:
         assert error.reason is found
+        assert name != "b" or "is alive" in error.message
 
 
 class Cluster:
@@ -121,6 +122,31 @@ async def test_the_home_of_a_node_that_runs_is_left_alone(home: Home) -> None:
         await replaced(home, cluster)
     assert caught.value.reason is Reason.HOME_IN_USE
     assert cluster.nodes == [GONE, ALIVE]
+
+
+def test_after_an_interruption_anywhere_the_rest_of_the_files_is_moved(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What marks that a node is there goes last, so a repeat knows of it."""
+    files = {path.relative_to(home.path).parts[0] for path in home.path.iterdir()} - {"lock"}
+    rename, left = Path.rename, [1]
+
+    def one_at_a_time(path: Path, target: Path) -> Path:
+        if not left[0]:
+            raise InterruptedError
+        left[0] -= 1
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", one_at_a_time)
+    for _ in range(len(files) - 1):
+        with pytest.raises(InterruptedError):
+            move_aside(home, now=SYSTEM_CLOCK.wall())
+        assert home.config.exists()
+        left[0] = 1
+    move_aside(home, now=SYSTEM_CLOCK.wall())
+    assert not home.is_taken
+    assert {path.name for path in home.path.glob("replaced-*/*")} == files
+    assert move_aside(home, now=SYSTEM_CLOCK.wall()) is None
 
 
 def test_a_node_of_another_role_is_replaced_only_if_that_is_said() -> None:
