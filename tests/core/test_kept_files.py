@@ -169,6 +169,23 @@ def test_a_result_of_an_older_record_is_kept_in_its_task_s_namespace(world: Worl
     assert namespaces_of(kept, world.state.tasks.get) == ("team-a",)
 
 
+def test_a_result_that_is_kept_stays_in_the_namespace_of_an_older_record(world: World) -> None:
+    """As long as that task: whoever reads it there still may."""
+    submit(world, "older")
+    run(world, "older")
+    add(world, "file", goes_with="older")
+    finish(world, "older", "file")
+    spec = TaskSpec(task_type="echo", namespace="team-a", keep_result=True)
+    world.do(c.SubmitTasks(task_ids=(TaskId("t"),), specs=(spec,), fingerprint=b"t"))
+    run(world, "t")
+    finish(world, "t", "file")
+    content = world.state.contents["file"]
+    assert namespaces_of(content, world.state.tasks.get) == ("default", "team-a")
+    forget_all(world)
+    kept = world.state.contents["file"]
+    assert namespaces_of(kept, world.state.tasks.get) == ("team-a",)
+
+
 def test_a_file_that_was_added_is_kept_even_if_it_is_a_result_later(world: World) -> None:
     add(world, "a")
     succeed(world, "t1", "a")

@@ -156,6 +156,8 @@ OF_SPEC: Final[dict[str, Any]] = {
 }
 OF_INPUTS: Final = ("/content/read", [content(FILE, 1234), unknown_content(UNKNOWN_FILE)])
 PLAIN: Final = tasks.TaskSpec(task_type="echo")
+KEEPING: Final = tasks.TaskSpec(task_type="echo", namespace="team-a", keep_result=True)
+OF_KEEPING: Final = ("/content/keep", [unknown_content("*") | {"namespace": "team-a"}])
 
 
 def stranger() -> str:
@@ -182,13 +184,8 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
             [("/task/submit", [submission(1, **OF_SPEC)]), OF_INPUTS],
         ),
         (
-            tasks.SubmitTaskRequest(
-                spec=tasks.TaskSpec(task_type="echo", namespace="team-a", keep_result=True)
-            ),
-            [
-                ("/task/submit", [submission(1, namespace="team-a")]),
-                ("/content/keep", [unknown_content("*") | {"namespace": "team-a"}]),
-            ],
+            tasks.SubmitTaskRequest(spec=KEEPING),
+            [("/task/submit", [submission(1, namespace="team-a")]), OF_KEEPING],
         ),
     ],
     "SubmitTasks": [
@@ -196,6 +193,13 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
         (
             tasks.SubmitTasksRequest(specs=[PLAIN, SPEC, PLAIN]),
             [("/task/submit", [submission(3), submission(3, **OF_SPEC)]), OF_INPUTS],
+        ),
+        (
+            tasks.SubmitTasksRequest(specs=[PLAIN, KEEPING]),
+            [
+                ("/task/submit", [submission(2), submission(2, namespace="team-a")]),
+                OF_KEEPING,
+            ],
         ),
     ],
     "GetTask": [

@@ -149,6 +149,20 @@ def test_what_a_statement_can_t_take_exactly_is_refused(
     assert words in refusal(run, payload)
 
 
+def test_a_statement_has_a_hundred_parameters_and_inputs_as_text_named_among_them(
+    run: Runs,
+) -> None:
+    values = {f"p{n}": n for n in range(100)}
+    names = ", ".join(f"${name}" for name in values)
+    assert run({"sql": f"SELECT {names}", "parameters": values})["rows"] == [[*range(100)]]
+    sql = "SELECT temperature FROM input WHERE city = $city"
+    for payload in (
+        {"sql": sql, "text_inputs": ["input"], "parameters": {"city": "Oslo"}},
+        {"sql": sql, "parameters": {"city": "Oslo", "text_inputs": ["input"]}},
+    ):
+        assert run(payload, "input")["rows"] == [["3"]]
+
+
 def test_an_empty_payload_describes_the_inputs_too(run: Runs) -> None:
     assert run(b"", "input")["rows"] == run({}, "input")["rows"] != []
 
