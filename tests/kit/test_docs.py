@@ -13,6 +13,7 @@ import pytest
 from tests.support.kits import kit_environment
 
 pytestmark = pytest.mark.usefixtures("one_at_a_time")
+
 PAGE = Path(__file__).parents[2] / "docs" / "kit.md"
 SECONDS_MAX = 15.0
 TOLD = '"/ip4/127.0.0.1/tcp/9096/p2p/12D3Koo…"'
