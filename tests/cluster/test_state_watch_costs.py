@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.access.turns import set_turn
 from ipfs_cluster_node.cluster.state_changes import StateChanges
 from ipfs_cluster_node.cluster.state_watches import KEYS_PER_FRAME
 from ipfs_cluster_node.core import commands as c
+from ipfs_cluster_node.core.changes import SORTED_AT_ONCE, Changes
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.members import MemberTable
 from ipfs_cluster_node.core.state_events import Bookmark, Deletions, Rows, WatchedTable
@@ -22,8 +24,10 @@ from tests.support.watched_masters import (
     CONFIG,
     Rights,
     do,
+    first_batch,
     in_cluster,
     submit,
+    token_of,
     until_mark,
     with_settings,
 )
@@ -158,3 +162,59 @@ async def test_the_deletion_of_all_rows_comes_in_frames() -> None:
                     assert len(event.keys) <= KEYS_PER_FRAME
                     deleted += event.keys
     assert sorted(deleted) == ids
+
+
+@virtual_time
+async def test_one_that_waited_in_vain_is_forgotten() -> None:
+    changes = in_cluster().watches.changes
+    for _ in range(3):
+        await changes.wait(2, 0.1)
+    waiting = asyncio.create_task(changes.wait(2, 60))
+    await asyncio.sleep(0)
+    assert len(changes._waiting) == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not changes._waiting
+
+
+@virtual_time
+async def test_the_first_watch_sorts_what_changed_before_it_in_slices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_once: list[int] = []
+    sort = Changes.sort
+
+    def noted(changes: Changes, keys_max: float = SORTED_AT_ONCE) -> bool:
+        before = changes._new_keys
+        left = sort(changes, keys_max)
+        at_once.append(before - changes._new_keys)
+        return left
+
+    master = in_cluster()
+    token = await token_of(master)
+    keys = 1000
+    for n in range(3 * SORTED_AT_ONCE // keys):
+        do(master, c.ProposeConfig(values={f"user.{key}": str(n) for key in range(keys - 1)}))
+    monkeypatch.setattr(Changes, "sort", noted)
+    assert await first_batch(master.watch(CONFIG, token))
+    assert sum(at_once) > 2 * SORTED_AT_ONCE
+    assert max(at_once) <= SORTED_AT_ONCE + keys
+
+
+@virtual_time
+async def test_what_many_share_is_encoded_in_slices() -> None:
+    class Over:
+        over, count = True, 0
+
+        async def next(self) -> None:
+            self.count += 1
+
+    master, turn = in_cluster(), Over()
+    since = master.applied_index
+    do(master, submit(*map(str, range(20))))
+    batch = master.watches.changes.batch(["tasks"], since)
+    set_turn(turn)  # type: ignore[arg-type]
+    found = await asyncio.gather(*(batch.encoded(TASKS[0]) for _ in range(3)))
+    assert turn.count == 20
+    assert found[0] is found[1] is found[2]

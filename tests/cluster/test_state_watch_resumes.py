@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from ipfs_cluster_node.client.watched_state import WatchedState
+from ipfs_cluster_node.cluster.state_watches import RIGHTS_SECONDS
 from ipfs_cluster_node.codec.resume_tokens import decode_resume_token, encode_resume_token
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -72,6 +73,37 @@ async def test_a_token_of_lost_entries_is_none_of_this_cluster() -> None:
 
 
 @virtual_time
+async def test_a_token_of_an_entry_whose_term_nobody_knows_begins_again() -> None:
+    """An entry that changed nothing, of which the log was compacted since."""
+    master = in_cluster()
+    master._terms = lambda index: 1 if index <= 3 else 2
+    with_settings(master, "b")
+    token = await token_of(master)
+    read = decode_resume_token(token)
+    body = c.ProposeConfig(values={"user.c": "1"})
+    master.apply(read.revision + 2, c.LogCommand(at_ms=1, body=body))
+    between = encode_resume_token(read._replace(revision=read.revision + 1))
+    assert await cause_of(master.watch(CONFIG, between)) is ResetCause.OTHER_CLUSTER
+    master.compact()
+    assert await cause_of(master.watch(CONFIG, between)) is ResetCause.COMPACTED
+    assert await cause_of(master.watch(CONFIG, token)) is None
+
+
+@virtual_time
+async def test_what_a_log_that_was_replaced_still_says_is_no_change() -> None:
+    before, now = in_cluster(), in_cluster()
+    changes = now.watches.changes
+    changes.follow(before.machine, before)  # type: ignore[arg-type]
+    changes.follow(now.machine, now)  # type: ignore[arg-type]
+    since = now.applied_index
+    with_settings(before, "late", "later")
+    with_settings(now, "b")
+    changed = changes.batch(["config"], since).tables["config"]
+    assert changed is not None
+    assert [*changed.names] == ["user.b"]
+
+
+@virtual_time
 async def test_a_master_that_is_behind_waits_and_then_names_another() -> None:
     ahead, behind = in_cluster(), in_cluster()
     with_settings(ahead, "b")
@@ -130,6 +162,17 @@ async def test_other_rights_begin_again_with_the_rows_of_these() -> None:
                 break
     assert causes == [ResetCause.RIGHTS_CHANGED]
     assert not list(state.rows("config"))
+
+
+@virtual_time
+async def test_other_rights_are_noticed_in_a_second_though_nothing_changes() -> None:
+    master, rights = in_cluster(), Rights()
+    async with aclosing(master.watch(CONFIG, rights=rights, interval=60)) as events:
+        assert [e async for e in until_mark(events)]
+        began = asyncio.get_running_loop().time()
+        rights.rights, rights.allowed = frozenset({"none"}), lambda _args: False
+        assert isinstance(await anext(events), Reset)
+    assert asyncio.get_running_loop().time() - began <= RIGHTS_SECONDS + 0.1
 
 
 @virtual_time

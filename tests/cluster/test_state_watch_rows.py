@@ -26,6 +26,7 @@ from ipfs_cluster_node.core.state_events import (
     Deletions,
     Reset,
     ResetCause,
+    Rows,
     WatchedTable,
 )
 from tests.support.virtual_time import virtual_time
@@ -38,6 +39,7 @@ from tests.support.watched_masters import (
     follow,
     in_cluster,
     submit,
+    until_mark,
     with_settings,
 )
 
@@ -238,3 +240,33 @@ async def test_more_snapshots_than_there_may_be_wait_and_are_refused_in_the_end(
     assert ended.value.reason is Reason.DEADLINE_EXCEEDED
     for events in held:
         await events.aclose()
+
+
+async def batch_of(events: Any) -> list[Any]:
+    return [event async for event in until_mark(events)]
+
+
+@virtual_time
+async def test_what_is_shared_is_of_the_same_tables_and_columns() -> None:
+    master = in_cluster()
+    tasks = [WatchedTable("tasks")]
+    [mark] = await first_batch(master.watch(tasks))
+    assert isinstance(mark, Bookmark)
+    few = [WatchedTable("config", columns=("key", "default"))]
+    async with aclosing(master.watch(CONFIG)) as whole, aclosing(master.watch(few)) as some:
+        for events in (whole, some):
+            await batch_of(events)
+        reading = [asyncio.create_task(batch_of(events)) for events in (whole, some)]
+        await asyncio.sleep(0.01)  # Both wait.
+        with_settings(master, "b")
+        of_whole, of_some = [
+            [event.rows.to_pylist() for event in await each if isinstance(event, Rows)]
+            for each in reading
+        ]
+        shown = {"key": "user.b", "default": ""}
+        assert of_some == [[shown]]
+        assert of_whole == [[shown | {"value": "1"}]]
+        # The last tick had settings alone, and this reader is as far as that.
+        async with aclosing(master.watch(tasks, mark.resume_token, interval=0.01)) as events:
+            marks = [await anext(events), await anext(events)]
+    assert [m.revision for m in marks if isinstance(m, Bookmark)] == [2, master.applied_index]
