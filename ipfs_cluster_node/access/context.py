@@ -1,5 +1,6 @@
 """The caller of the current call, and the consistency it wants."""
 
+import math
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -92,6 +93,15 @@ JOINER = Caller(Did(""), CallerClass.JOINER)
 # grpc.aio runs each call in its own context, so no call sees another's caller.
 _reading: ContextVar[Reading] = ContextVar("reading")
 _permissions: ContextVar[Permissions] = ContextVar("permissions")
+_ending: ContextVar["Ending"] = ContextVar("ending")
+
+
+@dataclass(slots=True)
+class Ending:
+    """When the gate ends a stream, however slowly its caller reads."""
+
+    at: float = math.inf
+    """By the loop's clock."""
 
 
 def current_caller() -> Caller:
@@ -114,6 +124,16 @@ def current_permissions() -> Permissions:
 def set_permissions(permissions: Permissions) -> None:
     """Set the permissions of the current call's caller."""
     _permissions.set(permissions)
+
+
+def current_ending() -> Ending:
+    """When the current stream ends; one that is called without a gate never does."""
+    return _ending.get(None) or Ending()
+
+
+def set_ending(ending: Ending) -> None:
+    """Set when the current stream ends."""
+    _ending.set(ending)
 
 
 def current_reading() -> Reading:

@@ -63,7 +63,11 @@ class Rule:
 PACKAGES: Final = (clients, workers, internal)
 """What clients call, what workers call beyond it, and what only masters call."""
 
-SECONDS_MAX: Final = {"MembershipService/CreateBackup": BACKUP_SECONDS_MAX}
+TABLE_SECONDS_MAX: Final = 300.0
+SECONDS_MAX: Final = {
+    "MembershipService/CreateBackup": BACKUP_SECONDS_MAX,
+    "StateDeltaService/GetSnapshot": TABLE_SECONDS_MAX,
+}
 
 _MEMBERS: Final = frozenset({CallerClass.CLIENT, CallerClass.NODE, CallerClass.MASTER})
 _THIRD_PARTY_METHODS: Final = {

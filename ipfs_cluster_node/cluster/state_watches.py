@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Final
+from weakref import WeakValueDictionary
 
-from ipfs_cluster_node.access.context import Permissions
+from ipfs_cluster_node.access.context import Permissions, current_ending
 from ipfs_cluster_node.access.turns import Turn
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.state_changes import Batch, Changed, Instant, Position, StateChanges
@@ -19,6 +20,7 @@ from ipfs_cluster_node.codec.resume_tokens import (
 )
 from ipfs_cluster_node.codec.state_watch import encoder_of
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state_events import (
     Bookmark,
     Deletions,
@@ -33,6 +35,8 @@ from ipfs_cluster_node.core.state_tables import STATE_TABLES, Item, readable
 
 SNAPSHOTS_MAX: Final = 4
 """Snapshots that are sent at once. Each keeps a list of all rows as they were when it began."""
+SNAPSHOTS_EACH_MAX: Final = 2
+"""Of one caller, who may read them slowly or never."""
 SNAPSHOT_WAIT_SECONDS: Final = 10.0
 """Further ones wait for so long, and are refused then: OVERLOADED."""
 SNAPSHOT_SECONDS_MAX: Final = 300.0
@@ -54,6 +58,8 @@ class StateWatches:
         self._consensus = consensus
         self.changes = StateChanges(consensus)
         self._snapshots = asyncio.Semaphore(SNAPSHOTS_MAX)
+        self._snapshots_of = WeakValueDictionary[Did, asyncio.Semaphore]()
+        """By caller, while it has or wants some."""
 
     async def watch(
         self,
@@ -91,22 +97,22 @@ class StateWatches:
             self.changes.use(names, -1)
 
     @asynccontextmanager
-    async def snapshot_slot(self) -> AsyncIterator[None]:
-        """Wait until another snapshot may be sent; raises OVERLOADED."""
-        try:
-            async with asyncio.timeout(SNAPSHOT_WAIT_SECONDS):
-                await self._snapshots.acquire()
-        except TimeoutError:
-            raise ClusterError(
-                Reason.OVERLOADED,
-                f"this node sends {SNAPSHOTS_MAX} snapshots already; try again in a moment, or "
-                "another master",
-                retry_after=timedelta(seconds=1),
-            ) from None
-        try:
+    async def snapshot_slot(self, caller: Did) -> AsyncIterator[None]:
+        """Wait until another snapshot may be sent to a caller; raises OVERLOADED."""
+        own = self._snapshots_of.setdefault(caller, asyncio.Semaphore(SNAPSHOTS_EACH_MAX))
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(SNAPSHOT_WAIT_SECONDS):
+                    for each in (own, self._snapshots):
+                        await held.enter_async_context(each)
+            except TimeoutError:
+                raise ClusterError(
+                    Reason.OVERLOADED,
+                    f"this node sends {SNAPSHOTS_EACH_MAX} snapshots to you already, or "
+                    f"{SNAPSHOTS_MAX} in all; try again in a moment, or another master",
+                    retry_after=timedelta(seconds=1),
+                ) from None
             yield
-        finally:
-            self._snapshots.release()
 
     def cluster_digest(self) -> bytes:
         """What says in a token of which cluster it is."""
@@ -223,8 +229,8 @@ class _Watch:
 
     async def _snapshot(self) -> AsyncIterator[StateEvent]:
         loop = asyncio.get_running_loop()
-        async with self._watches.snapshot_slot():
-            until = loop.time() + SNAPSHOT_SECONDS_MAX
+        caller = self._permissions.caller.did
+        async with self._watches.snapshot_slot(caller), _in_time() as until:
             await self._turn.next()  # Copying the list of a million rows takes a turn of its own.
             self._rights = self._permissions.rights
             self._shown = {} if self._rights is None else {n: set() for n in self._names}
@@ -392,6 +398,21 @@ class _Watch:
             everything=self._rights is None,
         )
         return Bookmark(position.revision, encode_resume_token(token), age_ms)
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[float]:
+    """Have the gate end the call, if this takes too long: while nothing is read, nothing runs here.
+
+    Yields when that is.
+    """
+    ending, loop = current_ending(), asyncio.get_running_loop()
+    before = ending.at
+    ending.at = until = min(before, loop.time() + SNAPSHOT_SECONDS_MAX)
+    try:
+        yield until
+    finally:
+        ending.at = before
 
 
 def _deletions(table: str, keys: Sequence[str]) -> Iterator[Deletions]:

@@ -6,6 +6,7 @@ then the fingerprint, then validates the batch fully before it touches a value: 
 crashes Arrow otherwise.
 """
 
+import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
@@ -34,8 +35,9 @@ BATCH_ROWS: Final = 512
 """Rows encoded together: some 2 ms."""
 TABLE_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 PARTS_MAX: Final = 65_536
-ARROW_ERRORS: Final = (pa.ArrowException, ValueError, OSError, EOFError)
+ARROW_ERRORS: Final = (pa.ArrowException, ValueError, OSError, EOFError, struct.error)
 """What Arrow raises for a message that is damaged: of flatbuffers, and of their lengths, too."""
+_OFFSET, _SIGNED, _SHORT = (struct.Struct(f"<{kind}") for kind in "IiH")
 
 _ARROW_TYPES: Final[Mapping[Kind, pa.DataType]] = {
     Kind.STRING: pa.string(),
@@ -225,11 +227,34 @@ def read_schema(message: bytes) -> pa.Schema:
 def read_batch(payload: bytes, schema: pa.Schema) -> pa.RecordBatch:
     """Read and validate a record batch; raises BLOCK_MISMATCH."""
     try:
-        batch = pa.ipc.read_record_batch(pa.py_buffer(payload), schema)
+        message = pa.ipc.read_message(pa.py_buffer(payload))
+        if _is_compressed(message.metadata):
+            raise damaged()
+        batch = pa.ipc.read_record_batch(message, schema)
         batch.validate(full=True)
     except ARROW_ERRORS as error:
         raise damaged() from error
     return batch
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a batch's body is compressed, as none of ours is: 4 MiB may be 100 GiB in memory.
+
+    Reads `Message.header` and `RecordBatch.compression` of Arrow's Message.fbs, third and fourth
+    field of their tables, as pyarrow tells of neither. Raises `struct.error` for a damaged message.
+    """
+    [table] = _OFFSET.unpack_from(metadata)
+    header = table + _field_of(metadata, table, 2)
+    [offset] = _OFFSET.unpack_from(metadata, header)
+    return _field_of(metadata, header + offset, 3) != 0
+
+
+def _field_of(metadata: bytes, table: int, number: int) -> int:
+    """The place of a field in a table of a flatbuffer; 0 if it is not there."""
+    fields = table - _SIGNED.unpack_from(metadata, table)[0]
+    [size] = _SHORT.unpack_from(metadata, fields)
+    at = _SHORT.size * (2 + number)
+    return int(_SHORT.unpack_from(metadata, fields + at)[0]) if at < size else 0
 
 
 def damaged() -> ClusterError:

@@ -33,6 +33,8 @@ from ipfs_cluster_node.core.state_events import (
 )
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 
+MESSAGE_BYTES: Final = 256
+"""Counted for each message besides its size: what a short one takes in memory."""
 KEY_PREFIX_CHARS_MAX: Final = 128
 INTERVAL_MS_MIN: Final = 100
 INTERVAL_MS_MAX: Final = 60_000
@@ -159,7 +161,7 @@ class WatchReader:
     def __init__(self) -> None:
         self._schemas: dict[int, tuple[str, pa.Schema, bytes]] = {}
         self._size_bytes = 0
-        """Of the frames since the last bookmark: the reader keeps them until the next."""
+        """Of the messages since the last bookmark, as they are kept until the next."""
 
     def decode(self, message: pb.WatchResponse) -> StateEvent | None:
         """One event; None for a schema, and for what only a newer release has.
@@ -167,13 +169,13 @@ class WatchReader:
         Raises:
             ClusterError: BLOCK_MISMATCH for a damaged or foreign frame.
         """
+        self._size_bytes += message.ByteSize() + MESSAGE_BYTES
+        if self._size_bytes > TABLE_BYTES_MAX:
+            raise damaged()
         match message.WhichOneof("part"):
             case "schema":
                 self._schema(message.schema)
             case "frame":
-                self._size_bytes += message.ByteSize()
-                if self._size_bytes > TABLE_BYTES_MAX:
-                    raise damaged()
                 return self._frame(message.frame)
             case "bookmark":
                 self._size_bytes = 0
@@ -215,7 +217,11 @@ class WatchReader:
             or zlib.crc32(frame.payload) != frame.payload_crc32
         ):
             raise damaged()
-        return Rows(name, kind, read_batch(frame.payload, schema))
+        rows = read_batch(frame.payload, schema)
+        self._size_bytes += max(0, rows.nbytes - len(frame.payload))  # It may be compressed.
+        if self._size_bytes > TABLE_BYTES_MAX:
+            raise damaged()
+        return Rows(name, kind, rows)
 
 
 def event_document(event: StateEvent) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from ipfs_cluster_node.access.call_tokens import CallTokens, Context, read_metad
 from ipfs_cluster_node.access.context import (
     Caller,
     CallerClass,
+    Ending,
     Permissions,
     Reading,
+    set_ending,
     set_permissions,
     set_reading,
 )
@@ -77,8 +79,8 @@ class _Running:
     context: Context
     rule: Rule
     permissions: Permissions
-    ends_at: float
-    """By the loop's clock; infinite if the rule sets no limit."""
+    ending: Ending
+    """By its rule, or what it is doing now."""
     ended_by: ClusterError | None = None
 
 
@@ -155,10 +157,10 @@ class Gate(grpc.GenericRpcHandler):
                 if running not in self._running:
                     continue  # It ended meanwhile.
                 try:
-                    if asyncio.get_running_loop().time() > running.ends_at:
+                    if asyncio.get_running_loop().time() > running.ending.at:
                         raise ClusterError(
                             Reason.DEADLINE_EXCEEDED,
-                            f"it may run for {running.rule.seconds_max:.0f} s; read it faster",
+                            "its answer was not read in the time that it may take; read it faster",
                         )
                     self._check_class(running.rule, self._identify(running.context))
                     await running.permissions.renew()
@@ -320,8 +322,9 @@ class Gate(grpc.GenericRpcHandler):
         task = asyncio.current_task()
         assert task is not None
         seconds = math.inf if rule.seconds_max is None else rule.seconds_max
-        ends_at = asyncio.get_running_loop().time() + seconds
-        running = _Running(task, context, rule, permissions, ends_at)
+        ending = Ending(asyncio.get_running_loop().time() + seconds)
+        set_ending(ending)
+        running = _Running(task, context, rule, permissions, ending)
         self._running.add(running)
         return running
 

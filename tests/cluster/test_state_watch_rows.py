@@ -1,20 +1,23 @@
 """Which rows a watch sends, and when."""
 
 import asyncio
+import math
 from collections import Counter
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.access.context import Caller, CallerClass, Ending, set_ending
 from ipfs_cluster_node.client.watched_state import WatchedState
 from ipfs_cluster_node.cluster.state_watches import (
     SNAPSHOT_SECONDS_MAX,
+    SNAPSHOTS_EACH_MAX,
     SNAPSHOTS_MAX,
 )
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import NodeId, TaskId
+from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import (
     AttemptId,
     AttemptOutcome,
@@ -217,10 +220,44 @@ async def test_files_are_no_longer_held_by_a_node_that_was_removed() -> None:
     await asyncio.gather(reading, return_exceptions=True)
 
 
+def rights_of(caller: int) -> Rights:
+    return Rights(caller=Caller(Did(f"did:key:{caller}"), CallerClass.CLIENT))
+
+
+@virtual_time
+async def test_a_caller_that_reads_nothing_keeps_nobody_from_a_snapshot() -> None:
+    """It once held all of them, for as long as it liked."""
+    master = in_cluster()
+    held = [master.watch(CONFIG, rights=rights_of(1)) for _ in range(SNAPSHOTS_EACH_MAX)]
+    for events in held:
+        await anext(events)
+    more = asyncio.create_task(first_batch(master.watch(CONFIG, rights=rights_of(1))))
+    await asyncio.sleep(1)
+    assert not more.done()
+    assert len(await first_batch(master.watch(CONFIG, rights=rights_of(2)))) == 2
+    for events in held:
+        await events.aclose()
+    assert len(await more) == 2
+
+
+@virtual_time
+async def test_a_snapshot_that_is_not_read_is_ended_by_the_gate() -> None:
+    """Nothing runs here meanwhile that could look at the time."""
+    ending = Ending()
+    set_ending(ending)
+    events = in_cluster().watch(CONFIG)
+    async with aclosing(events):
+        await anext(events)
+        assert ending.at == pytest.approx(SNAPSHOT_SECONDS_MAX, abs=1)
+        while not isinstance(await anext(events), Bookmark):
+            pass
+        assert ending.at == math.inf
+
+
 @virtual_time
 async def test_more_snapshots_than_there_may_be_wait_and_are_refused_in_the_end() -> None:
     master = in_cluster()
-    held = [master.watch(CONFIG) for _ in range(SNAPSHOTS_MAX)]
+    held = [master.watch(CONFIG, rights=rights_of(n)) for n in range(SNAPSHOTS_MAX)]
     for events in held:
         await anext(events)  # Its first rows: the rest is not read.
     waiting = asyncio.create_task(first_batch(master.watch(CONFIG)))
@@ -228,7 +265,7 @@ async def test_more_snapshots_than_there_may_be_wait_and_are_refused_in_the_end(
     assert not waiting.done()
     await held.pop().aclose()
     assert len(await waiting) == 2
-    held.append(master.watch(CONFIG))
+    held.append(master.watch(CONFIG, rights=rights_of(SNAPSHOTS_MAX)))
     await anext(held[-1])
     with pytest.raises(ClusterError) as refused:
         await first_batch(master.watch(CONFIG))

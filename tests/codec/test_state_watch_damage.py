@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from ipfs_cluster_node.codec import state_watch
 from ipfs_cluster_node.codec.arrow_tables import ARROW_SCHEMAS, schema_message
 from ipfs_cluster_node.codec.state_watch import (
+    MESSAGE_BYTES,
     NUMBERS,
     WatchReader,
     WatchWriter,
@@ -124,7 +125,8 @@ def test_a_schema_is_that_of_its_table() -> None:
 
 def test_what_comes_without_a_bookmark_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     schema, frame, _, mark = messages()
-    monkeypatch.setattr(state_watch, "TABLE_BYTES_MAX", 3 * frame.ByteSize())
+    sizes = (each.ByteSize() + MESSAGE_BYTES for each in [schema, *3 * [frame], mark])
+    monkeypatch.setattr(state_watch, "TABLE_BYTES_MAX", sum(sizes))
     read([schema, *3 * [frame], mark, *3 * [frame], mark])
     with pytest.raises(ClusterError):
         read([schema, *4 * [frame]])
@@ -139,3 +141,51 @@ def test_rows_with_a_wrong_checksum_or_fingerprint_are_refused() -> None:
     _, frame, *_ = messages()
     with pytest.raises(ClusterError):
         read([frame])  # Without its schema.
+
+
+def compressed(schema: pa.Schema, value: str) -> bytes:
+    """The payload of a row, compressed: a thousandth of it, or less."""
+    rows = pa.RecordBatch.from_arrays([pa.array([value]) for _ in schema], schema=schema)
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, schema, options=options) as writer:
+        writer.write_batch(rows)
+    messages = pa.ipc.MessageReader.open_stream(sink.getvalue())
+    messages.read_next_message()
+    payload: bytes = messages.read_next_message().serialize().to_pybytes()
+    return payload
+
+
+def test_compressed_rows_are_refused_before_they_are_in_memory() -> None:
+    """Once a message of 100 KB was a gibibyte, and a few of them all memory."""
+    given = messages()
+    payload = compressed(encoder_of(TABLE).schema, "x" * 2**26)
+    assert len(payload) < 2**17
+    given[1].frame.payload, given[1].frame.payload_crc32 = payload, zlib.crc32(payload)
+    before = pa.total_allocated_bytes()
+    with pytest.raises(ClusterError) as refused:
+        read(given)
+    assert refused.value.reason is Reason.BLOCK_MISMATCH
+    assert pa.total_allocated_bytes() - before < 2**20
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.WatchResponse(reset=pb.Reset(cause=pb.Reset.CAUSE_COMPACTED)),
+        pb.WatchResponse(),
+        messages()[0],
+        messages()[2],
+    ],
+)
+def test_messages_without_a_bookmark_are_bounded_in_number(
+    message: pb.WatchResponse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resets and schemas once came without end, and the resets were kept."""
+    monkeypatch.setattr(state_watch, "TABLE_BYTES_MAX", 2**20)
+    reader = WatchReader()
+    reader.decode(messages()[0])
+    with pytest.raises(ClusterError) as refused:
+        for _ in range(2**14):
+            reader.decode(message)
+    assert refused.value.reason is Reason.BLOCK_MISMATCH

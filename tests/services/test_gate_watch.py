@@ -1,13 +1,13 @@
 """Rechecking running streams delays nothing else, and is little work."""
 
 import asyncio
-import math
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
+from ipfs_cluster_node.access.context import Ending as Until
 from ipfs_cluster_node.access.permissions import DelegatedPermissions, Unrestricted
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.core.errors import ClusterError
@@ -51,7 +51,7 @@ async def test_streams_are_checked_in_turns(monkeypatch: pytest.MonkeyPatch) -> 
     gate = Gate(lambda _context: CLIENT, Anything(), clock=loop_clock())
     task: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(60))
     gate._running.update(
-        _Running(task, CONTEXT, RULE, Counted(CLIENT), math.inf) for _ in range(500)
+        _Running(task, CONTEXT, RULE, Counted(CLIENT), Until()) for _ in range(500)
     )
     watch = asyncio.create_task(gate.watch())
     while not over.is_set():
@@ -80,7 +80,7 @@ async def test_a_stream_that_ends_while_others_are_checked_is_left_alone(
 
     task: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(60))
     for _ in range(3 * WATCHED_A_TURN):
-        gate._running.add(_Running(task, CONTEXT, RULE, Ending(CLIENT), math.inf))
+        gate._running.add(_Running(task, CONTEXT, RULE, Ending(CLIENT), Until()))
     watch = asyncio.create_task(gate.watch())
     await asyncio.sleep(0.1)
     for each in (watch, task):
