@@ -15,7 +15,7 @@ from ipfs_cluster_node.client.connection import (
     RETRY_DELAY_MAX_SECONDS,
     RETRY_DELAY_MIN_SECONDS,
 )
-from ipfs_cluster_node.client.values import ids, milliseconds, needs, seconds
+from ipfs_cluster_node.client.values import checked_text, milliseconds, needs, seconds, texts
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, invalid_field
 from ipfs_cluster_node.core.schemas import STATE_TABLES
@@ -92,10 +92,14 @@ class StateCalls(Calls):
             ClusterError: INVALID_ARGUMENT; NOT_DELEGATED; CONFIG_INVALID, if pyarrow is not
                 installed; and why no master answered.
         """
-        names = [tables] if isinstance(tables, str) else ids(tables)
+        names = [tables] if isinstance(tables, str) else texts(tables, "tables")
         for name in names:
             _check_table(name)
-        watched = [WatchedTable(name, tuple(columns), key_prefix) for name in names]
+        shown = tuple(texts(columns, "columns"))
+        checked_text(key_prefix, "key_prefix")
+        if not isinstance(resume_token, bytes):
+            raise invalid_field("resume_token", "give the bytes of a bookmark's")
+        watched = [WatchedTable(name, shown, key_prefix) for name in names]
         interval_ms = milliseconds(bookmark_interval, "bookmark_interval")
         needs("pyarrow")
         loop = asyncio.get_running_loop()

@@ -116,9 +116,14 @@ def ids(task_ids: Any) -> list[str]:
     Raises:
         ClusterError: INVALID_ARGUMENT; also for one text, which is a list of its letters.
     """
-    if isinstance(task_ids, str) or not isinstance(task_ids, Iterable):
-        raise invalid_field("task_ids", f"it is {shown(task_ids)}; give a list of ids")
-    return [checked_text(task_id, "task_ids") for task_id in task_ids]
+    return texts(task_ids, "task_ids", of="ids")
+
+
+def texts(values: Any, field: str, *, of: str = "texts") -> list[str]:
+    """Check a list of texts; raises INVALID_ARGUMENT, also for one text alone."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise invalid_field(field, f"it is {shown(values)}; give a list of {of}")
+    return [checked_text(value, field) for value in values]
 
 
 def message(kind: type[Message], **fields: Any) -> Message:
@@ -152,6 +157,9 @@ def shown(value: Any) -> str:
     """A value in a message: its type and its start."""
     if value is None:
         return "None"
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except ValueError:  # A number of more digits than Python writes.
+        return f"of type {type(value).__name__}"
     text = text if len(text) <= SHOWN_CHARS_MAX else text[: SHOWN_CHARS_MAX - 1] + "…"
     return f"of type {type(value).__name__}: {text}"

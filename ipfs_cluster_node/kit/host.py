@@ -42,6 +42,10 @@ DIRECTORY_DEFAULT: Final = "~/.ipfs-cluster-node-kit"
 PASSPHRASE_FILE: Final = "recovery-passphrase"  # noqa: S105
 READY_SECONDS_MAX: Final = 30.0
 """How long a node may take until it listens, and until it is a live member."""
+JOIN_SECONDS_MAX: Final = 30.0
+"""How long joining may take: nobody sees what it waits for, such as an operator's approval."""
+JOIN_SECONDS_EACH: Final = 15.0
+"""For each further master that is tried."""
 STOP_SECONDS_MAX: Final = 10.0
 HANDLERS_CHECK: Final = "handlers"
 """The check of a node's health that names the files it could not load."""
@@ -124,7 +128,6 @@ class KitNode:
 
     def _join(self) -> None:
         from ipfs_cluster_node.adapters.keys.tokens import split_token
-        from ipfs_cluster_node.node.joining import join_at_any
 
         token, endpoints = split_token(self._wanted.join_token or self._minted_token())
         enrolment = self._enrolments(endpoints)
@@ -134,7 +137,33 @@ class KitNode:
                 "no master is known to join; give the whole token that `token create` prints, or "
                 "name masters in master_addresses",
             )
-        _run(join_at_any(self.home, self._settings(), token=token, enrolment=enrolment))
+        _run(self._joined(token, enrolment))
+
+    async def _joined(self, token: str, enrolment: Sequence[str]) -> None:
+        from ipfs_cluster_node.node.joining import join_at_any
+
+        why = ["no master let it in"]
+
+        def on_waiting(node_id: NodeId) -> None:
+            why.append(f"an operator has to run `ipfs-cluster-node node approve {node_id}` first")
+
+        seconds = JOIN_SECONDS_MAX + JOIN_SECONDS_EACH * (len(enrolment) - 1)
+        try:
+            async with asyncio.timeout(seconds):
+                await join_at_any(
+                    self.home,
+                    self._settings(),
+                    token=token,
+                    enrolment=enrolment,
+                    on_waiting=on_waiting,
+                    on_busy=why.append,
+                )
+        except TimeoutError as error:
+            raise ClusterError(
+                Reason.DEADLINE_EXCEEDED,
+                f"{self._wanted.node_name} did not join within {seconds:.0f} s: {why[-1]}; the "
+                "same kit, with the same join_token if it had one, goes on",
+            ) from error
 
     def _enrolments(self, told: Sequence[str]) -> Sequence[str]:
         """Where masters let joiners in; `told` are those of the token."""

@@ -115,6 +115,9 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             except ClusterError as error:
                 self.close()
                 raise KitError.of(error) from error
+            except OSError as error:
+                self.close()
+                raise KitError(ErrorType.FILE, f"the node can't be made here: {error}") from error
             except BaseException:
                 self.close()
                 raise

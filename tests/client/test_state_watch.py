@@ -245,3 +245,25 @@ async def test_a_call_ends_with_its_reader_and_drops_what_no_bookmark_ended(
     ended = Silent(MARK, RESET, ends=True)
     assert len([batch async for batch in batches_of(ended, monkeypatch)]) == 1
     assert ended.cancelled
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tables", None),
+        ("tables", [5]),
+        ("columns", "key"),
+        ("columns", [5]),
+        ("key_prefix", 5),
+        ("key_prefix", "\udcff"),
+        ("resume_token", "text"),
+        ("bookmark_interval", 5),
+    ],
+)
+async def test_a_value_that_can_t_be_is_named(field: str, value: Any) -> None:
+    """Some once raised what protobuf says, as a TypeError or another."""
+    client = Client(CapturingConnection())
+    with pytest.raises(ClusterError, match=field) as refused:
+        await anext(client.watch_state(**{"tables": "config", field: value}))
+    assert refused.value.reason is Reason.INVALID_ARGUMENT

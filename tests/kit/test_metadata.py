@@ -1,5 +1,6 @@
 """What a kit's metadata may say, and what is refused before anything is made."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from ipfs_cluster_node.config.profiles import JOIN_TOKEN_VARIABLE
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.kit import KitError, ipfs_kit
+from ipfs_cluster_node.kit import KitError, host, ipfs_kit
 from ipfs_cluster_node.kit.addresses import MasterAddress, multiaddr_of, parse_master_address
 from ipfs_cluster_node.kit.results import NOT_SUPPORTED, ErrorType
 from ipfs_cluster_node.kit.wanted import node_wanted
@@ -110,6 +111,19 @@ def test_metadata_are_taken_as_they_are_meant(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv(JOIN_TOKEN_VARIABLE, "of the environment")
     assert node_wanted({}, "master").join_token == "of the environment"
     assert node_wanted({"join_token": "named"}, "master").join_token == "named"
+
+
+def test_a_kit_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in kit_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(host, "make_private_directory", full)
+    with pytest.raises(KitError, match="No space left") as caught:
+        ipfs_kit(metadata={"role": "master", "enable_cluster_management": True})
+    assert caught.value.error_type is ErrorType.FILE
 
 
 def test_docs_list_what_is_not_supported() -> None:

@@ -286,3 +286,18 @@ def test_a_passphrase_is_kept_however_early_the_program_ends(
     kept = home / host.PASSPHRASE_FILE
     assert len(kept.read_text().strip()) > 20
     assert kept.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("needs", ["port", "approval"])
+def test_a_join_that_has_to_wait_ends_and_says_for_what(
+    needs: str, master: ipfs_kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It once took as long as the token was valid, an hour, and said nothing."""
+    monkeypatch.setattr(host, "JOIN_SECONDS_MAX", 2.0)
+    token = master.client.create_join_token("worker", needs_approval=True).token
+    taken = "127.0.0.1:" + master.node_address.split("/")[4]
+    more = {"bind": taken} if needs == "port" else {"join_token": token}
+    with pytest.raises(KitError) as caught:
+        made("worker", **more)
+    assert caught.value.error_type is ErrorType.TIMEOUT
+    assert (taken if needs == "port" else "node approve 12D3Koo") in caught.value.message
