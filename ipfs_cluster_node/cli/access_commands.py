@@ -22,6 +22,7 @@ from ipfs_cluster_node.cli.output import (
     DURATION,
     capturing,
     client_command,
+    confirm,
     exact_time_text,
     json_document,
     one_of,
@@ -38,7 +39,6 @@ from ipfs_cluster_node.core.authorization import GRANTS, grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.names import DELEGATION, JOIN_TOKEN
-from ipfs_cluster_node.core.printable import printable
 from ipfs_cluster_node.core.ucan.commands import Command
 
 JOIN_START = "cj1."
@@ -328,7 +328,7 @@ def narrow(
     named, wide = run_client(profile, narrowing.find)
     if not yes:
         listed = ", ".join(each.command for each in wide)
-        click.confirm(printable(f"Limit {listed} of {named}?"), abort=True)
+        confirm(f"Limit {listed} of {named}?")
     made = run_client(profile, narrowing.carry_out)
     document = {"did": narrowing.did, "narrowed": [asdict(each) for each in made]}
     said = [f"{each.command} is limited: {each.cid}, not {each.revoked_cid}" for each in made]

@@ -26,6 +26,7 @@ from ipfs_cluster_node.cli.output import (
     Parsed,
     capturing,
     client_command,
+    confirm,
     counted,
     print_done,
     print_view,
@@ -41,7 +42,6 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.names import JOINER, NODE, Named, chosen
-from ipfs_cluster_node.core.printable import printable
 
 TOLD_SECONDS_AGO = 3
 """A figure that is as old is shown with its age; nodes tell theirs each second."""
@@ -257,7 +257,7 @@ def remove_node(
     asks = not (yes or capturing.get())
     found = run_client(profile, lambda client: client.lookups.member(node_id, named=asks))
     if asks:
-        click.confirm(printable(f"Remove {found} for good?"), abort=True)
+        confirm(f"Remove {found} for good?")
     run_client(profile, lambda client: client.remove_node(found.id, lose_files=lose_files))
     print_done({"node_id": found.id, "removed": True}, f"{found} is removed", as_json)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -24,6 +24,7 @@ from ipfs_cluster_node.cli.output import (
     time_text,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.settings import SETTINGS, stored_values
 
 CHANGED, UNCHANGED = "~", "="
 SHOWN_CHANGES_MAX = 4
@@ -87,10 +88,12 @@ _if = click.option(
     multiple=True,
     help="Only if this is the current value of KEY; empty if it is not set. Repeatable.",
 )
+_NUMBERS: Final = {"ignore_unknown_options": True}
+"""A value may begin with a dash."""
 _if_value = click.option("--if-value", help="Only if this is the current value; for one key.")
 
 
-@config.command("set")
+@config.command("set", context_settings=_NUMBERS)
 @_pairs
 @_if
 @_if_value
@@ -110,10 +113,11 @@ def propose_config(
     """
     values, if_values = _proposal(pairs, expected, if_value)
     run_client(profile, lambda client: client.propose_config(values, if_values=if_values))
-    print_done(values, [f"{key} = {value}" for key, value in values.items()], as_json)
+    stored = stored_values(values)
+    print_done(values, [_set(key, value) for key, value in stored.items()], as_json)
 
 
-@config.command("plan")
+@config.command("plan", context_settings=_NUMBERS)
 @_pairs
 @_if
 @_if_value
@@ -202,6 +206,11 @@ def watch_config(profile: str | None, key: str, *, as_json: bool) -> None:
 
     With --json each line is a version, as `config history --json` lists them.
     """
+    of_own = key.startswith("user.") or "user.".startswith(key)
+    if not (of_own or any(each == key or each.startswith(f"{key}.") for each in SETTINGS)):
+        near = get_close_matches(key, SETTINGS, n=1)
+        meant = f"did you mean {near[0]}?" if near else "list them with `config get`"
+        raise ClusterError(Reason.SETTING_NOT_FOUND, f"there is no setting {key!r}; {meant}")
 
     async def watch(client: Any) -> None:
         async with aclosing(client.watch_config(key)) as versions:
@@ -235,6 +244,13 @@ def _proposal(
         if if_values.setdefault(key, value) != value:
             raise click.UsageError(f"two values are expected of {key}")
     return dict(zip(keys, values, strict=True)), if_values
+
+
+def _set(key: str, value: str) -> str:
+    if value:
+        return f"{key} = {value}"
+    setting = SETTINGS.get(key)
+    return f"{key} is not set" if setting is None else f"{key} = {setting.default} (default)"
 
 
 def _print_plan(planned: Sequence[Any], *, as_json: bool) -> None:

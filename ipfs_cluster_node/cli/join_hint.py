@@ -10,7 +10,7 @@ from ipfs_cluster_node.core.model import Role
 
 PLACEHOLDER: Final = "HOST:9096"
 """Where a master is reached, which only its own machine knows."""
-LOCAL_PLACEHOLDER: Final = "127.0.0.1:PORT"
+LOCAL_PLACEHOLDER: Final = "PORT"
 BEGINNING: Final = f"ipfs-cluster-node init --bind 0.0.0.0:9096 --advertise {PLACEHOLDER}"
 
 
@@ -66,7 +66,7 @@ class Invitation:
                 "command has it if the token is made with --address HOST:PORT",
                 err=True,
             )
-        elif LOCAL_PLACEHOLDER in self.command:
+        elif f":{LOCAL_PLACEHOLDER}" in self.command:
             say("PORT is one that is free, another one for each", err=True)
 
     def _own_options(self) -> list[str]:
@@ -74,9 +74,12 @@ class Invitation:
         if self._role == Role.CLIENT:
             return []
         if self.is_local:  # The default ports may be another node's already.
-            if self._role == Role.MASTER:
-                return ["--bind", LOCAL_PLACEHOLDER, "--enrolment-bind", LOCAL_PLACEHOLDER]
-            return ["--bind", "127.0.0.1:0"]
+            free = f"127.0.0.1:{LOCAL_PLACEHOLDER}" if self._role == Role.MASTER else "127.0.0.1:0"
+            bind = self._addresses[0] if self._addresses else free
+            if self._role != Role.MASTER:
+                return ["--bind", bind]
+            host = bind.rpartition(":")[0]
+            return ["--bind", bind, "--enrolment-bind", f"{host}:{LOCAL_PLACEHOLDER}"]
         if not self._addresses and self._role != Role.MASTER:
             return []  # It only connects out.
         advertised = self._addresses[:1] or [PLACEHOLDER]

@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from ipfs_cluster_node.cli.node_commands import home_option
-from ipfs_cluster_node.cli.output import capturing, local_command, print_done, say
+from ipfs_cluster_node.cli.output import capturing, confirm, local_command, print_done, say
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import load_settings
 
@@ -35,7 +35,7 @@ def leave(*, home: Home, lose_files: bool, yes: bool, as_json: bool) -> None:
     settings = load_settings(home.config)
     name, cluster = settings.node.name, settings.cluster.name
     if not (yes or capturing.get() or home.left.exists()):
-        click.confirm(f"Remove {name} from cluster {cluster} for good?", abort=True, err=True)
+        confirm(f"Remove {name} from cluster {cluster} for good?")
     drain = settings.tasks.drain.total_seconds()
     try:
         asyncio.run(leave_cluster(home, lose_files=lose_files, drain_seconds=drain))

@@ -19,6 +19,7 @@ from ipfs_cluster_node.cli.output import (
     Parsed,
     client_command,
     command_line,
+    confirm,
     local_command,
     print_json,
     reporting,
@@ -46,7 +47,6 @@ from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, parse_node_id
 from ipfs_cluster_node.core.model import Role
-from ipfs_cluster_node.core.printable import printable
 
 READY_MARK: Final = "ready"
 CLUSTER_KEYS: Final = ("cluster_id", "cluster_name", "node_id")
@@ -240,13 +240,11 @@ def join(
         )
     settings = node_settings(role="worker", **where)
 
-    def confirm(what: str) -> None:
-        click.confirm(
-            printable(f"Remove {what}, for good, and join in its place?"), abort=True, err=True
-        )
+    def ask(what: str) -> None:
+        confirm(f"Remove {what}, for good, and join in its place?")
 
     async def replace_gone(role: Role) -> None:
-        asked: dict[str, Any] = {} if yes else {"confirm": confirm}
+        asked: dict[str, Any] = {} if yes else {"confirm": ask}
         await replace_node(
             lambda: Client.from_profile(profile),
             home,

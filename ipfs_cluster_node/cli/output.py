@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from itertools import chain
 from pathlib import Path
@@ -86,6 +86,26 @@ DURATION: Final = Parsed("duration", parse_duration)
 """`30s`, `10m`, `2h`."""
 
 
+def patience_of(text: str) -> timedelta:
+    """Read how long to wait for tasks; raises ValueError, also for less than a call takes."""
+    patience = parse_duration(text)
+    if patience < WAIT_MIN:
+        raise ValueError(f"{text} is too short to ask a master; the minimum is 1s")
+    return patience
+
+
+WAIT_MIN: Final = timedelta(seconds=1)
+WAIT: Final = Parsed("duration", patience_of)
+"""How long to wait for tasks."""
+
+
+def confirm(question: str) -> None:
+    """Ask on standard error, and go on at a yes; a command that prints JSON never asks."""
+    if click.get_current_context().params.get("as_json"):
+        raise click.UsageError(f"{printable(question)} Add --yes for that")
+    click.confirm(printable(question), abort=True, err=True)
+
+
 def fail(error: ClusterError, status: Exit | None = None) -> NoReturn:
     """Print an error and exit with its code, or with another one."""
     if click.get_current_context().params.get("as_json"):
@@ -158,6 +178,8 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
     """Run an operation of the client."""
     import asyncio  # `--help` needs neither.
 
+    # What gRPC's core would print of a failed handshake is in the command's own error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     opens_for_lookups = capturing.get()
     opened = opener(profile)
 

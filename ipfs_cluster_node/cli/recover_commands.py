@@ -21,6 +21,7 @@ from ipfs_cluster_node.cli.output import (
     DURATION,
     Function,
     command_line,
+    confirm,
     json_document,
     local_command,
     print_done,
@@ -124,9 +125,7 @@ def recover_alone(
             )
             for name, node_id in removed:
                 say(f"removed for good: {name} ({node_id})", err=True)
-            click.confirm(
-                "Are these lost for good, and should this master continue alone?", abort=True
-            )
+            confirm("Are these lost for good, and should this master continue alone?")
         passphrase = "" if passphrase_file is None else passphrase_file.read().strip()
         survivor.go_on_alone(passphrase)
     print_done(

@@ -10,6 +10,7 @@ import click
 from ipfs_cluster_node.cli.files import force_option, user_file, write_aside
 from ipfs_cluster_node.cli.output import (
     DURATION,
+    WAIT,
     client_command,
     fail,
     hint,
@@ -51,7 +52,7 @@ from ipfs_cluster_node.core.errors import Exit
 )
 @click.option(
     "--timeout",
-    type=DURATION,
+    type=WAIT,
     default="1h",
     show_default=True,
     help="How long to wait; the task continues.",

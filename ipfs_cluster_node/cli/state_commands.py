@@ -16,7 +16,6 @@ from ipfs_cluster_node.cli.output import (
     print_json,
     print_table,
     run_client,
-    say,
 )
 from ipfs_cluster_node.core.json_values import json_value
 
@@ -63,7 +62,9 @@ def watch_state(
 ) -> None:
     """Print a table and then its changes, until interrupted.
 
-    `+` comes before a row that was added or changed, `-` before the key of one that was deleted.
+    The columns come first, separated by tabs as the rows are. `+` comes before a row that was
+    added or changed, `-` before the key of one that was deleted; of `content` that is a CID, which
+    may come back at once with the rows that it has now.
     With --json each line is an event: `snapshot` and `upserts` have rows, `deletions` keys, and
     after a `bookmark` the rows equal the state at its revision; at a `reset` all rows are dropped.
     """
@@ -72,27 +73,44 @@ def watch_state(
     except ValueError:
         raise click.UsageError("--resume takes the resume_token of a bookmark") from None
 
+    printer = _Printer(as_json=as_json)
+
     async def watch(client: Any) -> None:
         events = client.watch_state(table, key_prefix=prefix, resume_token=resume_token)
         async with aclosing(events):
             async for event in events:
-                _print_event(event, as_json=as_json)
+                printer.show(event)
 
     run_client(profile, watch)
 
 
-def _print_event(event: Any, *, as_json: bool) -> None:
-    from ipfs_cluster_node.codec.state_watch import event_document  # Heavy.
+class _Printer:
+    """Prints events as they come; as text, the columns before the first row."""
 
-    if as_json:
-        print_json(json_value(event_document(event)))
-        return
-    document = event_document(event)
-    match document["event"]:
-        case "snapshot" | "upserts":
-            for row in document["rows"]:
-                say("\t".join((ADDED, *map(cell_text, row.values()))))
-        case "deletions":
-            say(*(f"{DELETED}\t{key}" for key in document["keys"]))
-        case "reset":
-            hint(f"begins again: {document['cause']}")
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._has_columns = False
+
+    def show(self, event: Any) -> None:
+        from ipfs_cluster_node.codec.state_watch import event_document  # Heavy.
+
+        document = event_document(event)
+        if self._as_json:
+            print_json(json_value(document))
+            return
+        match document["event"]:
+            case "snapshot" | "upserts":
+                for row in document["rows"]:
+                    if not self._has_columns:
+                        self._has_columns = True
+                        _line("", *row)
+                    _line(ADDED, *row.values())
+            case "deletions":
+                for key in document["keys"]:
+                    _line(DELETED, key)
+            case "reset":
+                hint(f"begins again: {document['cause']}")
+
+
+def _line(*cells: Any) -> None:
+    click.echo("\t".join(map(cell_text, cells)))

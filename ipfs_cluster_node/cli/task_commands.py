@@ -16,6 +16,7 @@ from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.ids import shown_ids, wide_option
 from ipfs_cluster_node.cli.output import (
     DURATION,
+    WAIT,
     client_command,
     command_line,
     hint,
@@ -90,7 +91,7 @@ def task() -> None:
 @click.option("--wait", is_flag=True, help="Wait until the task has ended, and print the result.")
 @click.option(
     "--timeout",
-    type=DURATION,
+    type=WAIT,
     default="1h",
     show_default=True,
     help="How long --wait waits; the task continues.",
@@ -260,7 +261,7 @@ def list_tasks(
 
 @task.command("watch")
 @click.argument("task_ids", nargs=-1, required=True, shell_complete=completed_tasks)
-@click.option("--timeout", type=DURATION, default="1h", show_default=True)
+@click.option("--timeout", type=WAIT, default="1h", show_default=True)
 @client_command
 def watch_tasks(
     profile: str | None, task_ids: tuple[str, ...], *, timeout: timedelta, as_json: bool
@@ -273,7 +274,7 @@ def watch_tasks(
 @click.argument("task_ids", nargs=-1, required=True, shell_complete=completed_tasks)
 @click.option(
     "--timeout",
-    type=DURATION,
+    type=WAIT,
     default="1h",
     show_default=True,
     help="How long to wait; the tasks continue.",

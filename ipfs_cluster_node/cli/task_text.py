@@ -39,7 +39,7 @@ def lines_of(task: ListedTask, now_ms: int) -> Iterator[tuple[str, str]]:
     if status.progress_ratio is not None:
         yield "progress", f"{status.progress_ratio:.0%} {status.progress_note}".rstrip()
     if spec.keep_result:
-        yield "result", "is kept until `content rm`"
+        yield "result", "asked to be kept until it is removed with `content rm`"
     for each in spec.inputs:
         of_format = f" ({each.format})" if each.format else ""
         yield "input", f"{each.name} = {each.cid}{of_format}"

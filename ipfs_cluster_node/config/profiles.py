@@ -92,7 +92,8 @@ def load_profile(name: str | None) -> Profile:
         there = f"there are {', '.join(sorted(profiles))}" if profiles else "there are none"
         raise ClusterError(
             Reason.CONFIG_INVALID,
-            f"no profile {name!r} in {path} ({there}); `init`, `join` and `dev` write one, "
+            f"no profile {name!r} in {path} ({there}); `init`, `dev` and the `join` of a client "
+            "write one, "
             "--profile and `profile use` choose",
         )
     profile = _parse(path, name, profiles[name])

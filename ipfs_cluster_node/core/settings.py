@@ -300,9 +300,11 @@ class ClusterConfig:
 
 def _unknown(key: str) -> str:
     own = f"user.{key}"
-    near = get_close_matches(key, (*SETTINGS, *([own] if USER_KEY.fullmatch(own) else [])), n=1)
-    meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(SETTINGS)}"
+    near = get_close_matches(key.lower().replace("-", "_"), SETTINGS, n=1)
+    if not near and USER_KEY.fullmatch(own) and not key.startswith("user."):
+        near = [own]
+    meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(SETTINGS)}."
     return (
-        f"{key[:64]!r} is not a setting{meant}, and your own under user., of at most "
-        f"{KEY_CHARS_MAX} characters of A-Z a-z 0-9 . _ -"
+        f"{key[:64]!r} is not a setting; {meant} Keys of your own begin with `user.` and have at "
+        f"most {KEY_CHARS_MAX} characters of A-Z a-z 0-9 . _ -"
     )

@@ -10,6 +10,11 @@ SQL_TASK_TYPE: Final = "data_processing"
 """The built-in task type that runs a SELECT over its inputs."""
 
 
+RESERVED_PARAMETERS: Final = frozenset({"sql", "text_inputs"})
+"""Fields of the payload that code written for IPFS Kit puts among the parameters: no parameter of
+the statement has such a name."""
+
+
 def unused_names(query: str, names: Iterable[str]) -> list[str]:
     """The names that stand nowhere in the query; as in SQL, upper and lower case are the same.
 
@@ -43,6 +48,8 @@ def given_parameter(text: str) -> tuple[str, Any]:
     name, separator, written = text.partition("=")
     if not separator or not name:
         raise ValueError(f"{text!r:.80} is no parameter; write NAME=VALUE")
+    if name.lower() in RESERVED_PARAMETERS:
+        raise ValueError(f"a parameter can't be named {name}, which the payload has already")
 
     def double(digits: str) -> float:
         try:

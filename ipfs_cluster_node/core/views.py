@@ -234,7 +234,7 @@ class HealthReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentHolder:
-    """A node that has all of a file."""
+    """A node that the log names as holder of a file; a worker that made it does not keep it."""
 
     node_id: str = ""
     endpoints: tuple[str, ...] = ()

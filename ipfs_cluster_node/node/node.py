@@ -105,10 +105,12 @@ class Node:
         Raises:
             ClusterError: PORT_IN_USE, MEMBER_RUNS_TWICE, or what made the node stop.
         """
-        certificate, bound = self._common.certificate, self._common.bind_to
+        certificate = self._common.certificate
         mutual = ServerTls(certificate.tls, mutual=True)
         certificate.servers.append(mutual)
-        bind_port(self._server, bound, mutual.credentials, flag="--bind")
+        port = bind_port(self._server, self._common.bind_to, mutual.credentials, flag="--bind")
+        self._common.listens_at(port)
+        self._member.uplink.registration.endpoints[:] = self._common.advertised
         for part in self._parts:
             part.bind()
         for part in self._parts:
@@ -117,7 +119,7 @@ class Node:
             await self._server.start()
             for part in self._parts:
                 await part.begin()
-            on_ready(bound)
+            on_ready(self._common.bind_to)
             await self._run_loops()
         finally:
             await self._stop()

@@ -46,7 +46,9 @@ async def replace_node(
             locked.enter_context(home.lock())  # Before anything is removed.
             own = Identity.load(home.identity).node_id if home.identity.exists() else None
         async with open_client() as client:
-            gone = replaced_node(await client.list_nodes(), name, own, role)
+            gone = replaced_node(
+                await client.list_nodes(), name, own, role, again=has_replaced(home)
+            )
             if gone is not None:
                 confirm(f"{gone.role} {name} ({gone.node_id}), which is {gone.liveness}")
                 await client.remove_node(gone.node_id)
@@ -57,16 +59,22 @@ async def replace_node(
 
 
 def replaced_node(
-    nodes: Sequence[ListedNode], name: str, own: str | None, role: Role | None
+    nodes: Sequence[ListedNode],
+    name: str,
+    own: str | None,
+    role: Role | None,
+    *,
+    again: bool,
 ) -> ListedNode | None:
-    """The node to remove; None if there is none, as after an interruption.
+    """The node to remove; None if an earlier try did that.
 
     `own` is the node in the home of the one that joins, if there is one; `role` is what the removed
-    node must be, if that matters.
+    node must be, if that matters; `again` says that there was an earlier try.
 
     Raises:
         ClusterError: INVALID_ARGUMENT, if it is alive or has another role, or if several have this
-            name; HOME_EXISTS, if the node in the home is another member.
+            name; MEMBER_NOT_FOUND, if none has; HOME_EXISTS, if the node in the home is another
+            member.
     """
     found = [node for node in nodes if node.name == name]
     if len(found) > 1:
@@ -96,7 +104,20 @@ def replaced_node(
             f"the node of this home, {other.name} ({own}), is another member; run `leave` first, "
             "or name another directory with --home",
         )
+    if gone is None and own is None and not again:
+        raise ClusterError(
+            Reason.MEMBER_NOT_FOUND,
+            f"no node is named {name}; name the lost one with --name, as `node list` does, or join "
+            "without --replace, also if an earlier try has removed it",
+        )
     return gone
+
+
+def has_replaced(home: Home) -> bool:
+    """Whether an earlier try moved a node's files aside here."""
+    return home.path.is_dir() and any(
+        each.name.startswith(REPLACED_PREFIX) for each in home.path.iterdir()
+    )
 
 
 def move_aside(home: Home, *, now: datetime) -> Path | None:

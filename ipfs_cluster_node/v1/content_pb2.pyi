@@ -255,7 +255,7 @@ class Content(_message.Message):
     """Whether a task that the caller may not read needs it, as in `needed_by`."""
     @_builtins.property
     def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentHolder]:
-        """The nodes that hold all of it."""
+        """The masters that hold all of it, and the worker that made it as a result, which does not keep it."""
 
     @_builtins.property
     def add_time(self) -> _timestamp_pb2.Timestamp:
@@ -295,7 +295,7 @@ Global___Content: _TypeAlias = Content  # noqa: Y015
 
 @_typing.final
 class ContentHolder(_message.Message):
-    """A node that holds a file."""
+    """A node that the log names as holder of a file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -143,6 +143,26 @@ def test_wrong_usage_says_what_is_right(fake: Fake, arguments: tuple[str, ...], 
     assert fake.asked == []
 
 
+def test_set_says_what_is_stored(fake: Fake) -> None:
+    done = config("set", "task_retention", "2w", "user.a", "", "node_lease", "", "user.n", "-5")
+    assert done.stdout.splitlines() == [
+        "task_retention = 14d",
+        "user.a is not set",
+        "node_lease = 5s (default)",
+        "user.n = -5",
+    ]
+    assert fake.asked[0][0]["user.n"] == "-5"
+
+
+def test_a_watch_of_a_key_that_cant_be_is_refused(fake: Fake) -> None:
+    refused = config("watch", "node_leese")
+    assert refused.exit_code == 5
+    assert "did you mean node_lease?" in refused.output
+    assert fake.asked == []
+    for key in ("node_lease", "user.a.b", "user"):
+        assert config("watch", key).exit_code == 0
+
+
 def test_history_lists_versions_or_shows_one(fake: Fake) -> None:
     listed = config("history", "--key", "user.k1", "--limit", "3")
     assert fake.asked == [{"key": "user.k1", "version": 0, "limit": 3}]

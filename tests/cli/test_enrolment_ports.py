@@ -99,6 +99,8 @@ HERE = ("127.0.0.1:9095",)
         (HERE, "client", (), ""),
         (HERE, "worker", (), " --bind 127.0.0.1:0"),
         (HERE, "master", (), " --bind 127.0.0.1:PORT --enrolment-bind 127.0.0.1:PORT"),
+        (HERE, "worker", ("127.0.0.3:7000",), " --bind 127.0.0.3:7000"),
+        (HERE, "master", ("[::1]:7000",), " --bind '[::1]:7000' --enrolment-bind '[::1]:PORT'"),
     ],
 )
 def test_the_command_to_paste_is_right_for_the_role(

@@ -139,6 +139,7 @@ def test_commands_print_by_these_ways_only() -> None:
         ("output.py", "print"),
         # Rows one by one; tested as "sql".
         ("sql_rows.py", "echo"),
+        ("state_commands.py", "echo"),
         ("sql_rows.py", "Console"),
         ("sql_rows.py", "print"),
         # The script of a shell, which is ours.

@@ -100,7 +100,7 @@ def test_a_task_says_who_asked_what_and_when_it_ended() -> None:
 def test_a_task_says_whether_its_result_is_kept() -> None:
     assert "result" not in dict(said(TASK))
     kept = replace(TASK, spec=replace(TASK.spec, keep_result=True))
-    assert dict(said(kept))["result"] == "is kept until `content rm`"
+    assert dict(said(kept))["result"] == "asked to be kept until it is removed with `content rm`"
 
 
 def test_a_pending_task_says_what_it_waits_for_and_by_when_it_ends() -> None:

@@ -34,6 +34,12 @@ def test_a_number_that_a_double_would_round_is_refused_with_the_way_out(digits: 
         given_parameter(f"a=[{digits}]")
 
 
+@pytest.mark.parametrize("name", ["sql", "SQL", "text_inputs"])
+def test_a_parameter_may_not_have_the_name_of_a_field_of_the_payload(name: str) -> None:
+    with pytest.raises(ValueError, match=f"a parameter can't be named {name}"):
+        given_parameter(f"{name}=1")
+
+
 @pytest.mark.parametrize("text", ["a", "=1", ""])
 def test_a_parameter_without_a_name_or_a_value_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write NAME=VALUE"):

@@ -12,6 +12,7 @@ from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.worker.pool import HandlerPool
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.config.settings import load_settings
+from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.channels import PeerChannels
@@ -78,12 +79,21 @@ def noted(tmp_path: Path) -> tuple[Node, list[Noted], list[str]]:
 async def test_parts_run_until_the_node_is_told_to_stop(tmp_path: Path) -> None:
     node, _, did = noted(tmp_path)
     own = [node._common, node._member]
-    running = asyncio.create_task(node.run(lambda _bound: did.append("ready")))
+    bound: list[str] = []
+
+    def ready(endpoint: Endpoint) -> None:
+        bound.append(str(endpoint))
+        did.append("ready")
+
+    running = asyncio.create_task(node.run(ready))
 
     async def runs() -> bool:
         return did[-1:] == ["run b"]
 
     await until(runs, seconds=10, what="both loops run")
+    # The port that the system chose, not 0, is what others are told.
+    assert bound == list(node._member.uplink.registration.endpoints)
+    assert int(bound[0].rpartition(":")[2]) > 0
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -12,7 +12,7 @@ from ipfs_cluster_node.config.profiles import load_profile, save_profile
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Liveness, Role
 from ipfs_cluster_node.core.views import ListedNode
-from ipfs_cluster_node.node.replacing import move_aside, replace_node, replaced_node
+from ipfs_cluster_node.node.replacing import has_replaced, move_aside, replace_node, replaced_node
 from ipfs_cluster_node.node.setup import profile_of
 
 GONE = ListedNode(node_id="gone", name="a", role=Role.WORKER, liveness=Liveness.DEAD)
@@ -26,7 +26,8 @@ NAMESAKE = ListedNode(node_id="namesake", name="a", liveness=Liveness.DEAD)
         ([GONE, ALIVE], "a", None, "gone"),
         ([GONE, ALIVE], "a", "gone", "gone"),
         ([GONE, ALIVE], "a", "removed long ago", "gone"),
-        ([ALIVE], "a", None, None),
+        ([ALIVE], "a", None, Reason.MEMBER_NOT_FOUND),
+        ([ALIVE], "a", "gone", None),
         ([GONE, ALIVE], "b", None, Reason.INVALID_ARGUMENT),
         ([GONE, NAMESAKE], "a", None, Reason.INVALID_ARGUMENT),
         ([GONE, ALIVE], "a", "alive", Reason.HOME_EXISTS),
@@ -36,7 +37,7 @@ def test_who_is_replaced(
     nodes: list[ListedNode], name: str, own: str | None, found: str | Reason | None
 ) -> None:
     try:
-        gone = replaced_node(nodes, name, own, Role.WORKER)
+        gone = replaced_node(nodes, name, own, Role.WORKER, again=False)
         assert (gone.node_id if gone is not None else None) == found
     except ClusterError as error:
         assert error.reason is found
@@ -151,10 +152,17 @@ def test_after_an_interruption_anywhere_the_rest_of_the_files_is_moved(
 
 def test_a_node_of_another_role_is_replaced_only_if_that_is_said() -> None:
     with pytest.raises(ClusterError, match="is a worker, and the token is for a master") as caught:
-        replaced_node([GONE, ALIVE], "a", None, Role.MASTER)
+        replaced_node([GONE, ALIVE], "a", None, Role.MASTER, again=False)
     assert caught.value.reason is Reason.INVALID_ARGUMENT
     assert "--change-role" in caught.value.message
-    assert replaced_node([GONE, ALIVE], "a", None, None) == GONE
+    assert replaced_node([GONE, ALIVE], "a", None, None, again=False) == GONE
+
+
+def test_a_name_that_no_node_has_is_refused_but_by_a_repeat(home: Home) -> None:
+    with pytest.raises(ClusterError, match=r"no node is named nosuch; .* without --replace"):
+        replaced_node([GONE, ALIVE], "nosuch", None, Role.WORKER, again=has_replaced(home))
+    (home.path / "replaced-20261201T000000.000000Z").mkdir(parents=True)
+    assert replaced_node([ALIVE], "a", None, Role.WORKER, again=has_replaced(home)) is None
 
 
 @pytest.mark.asyncio

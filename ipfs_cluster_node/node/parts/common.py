@@ -1,6 +1,7 @@
 """What every node has, whatever its role: keys, its certificate, channels to the others."""
 
 import secrets
+from dataclasses import replace
 
 from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.clock import Clock
@@ -52,6 +53,10 @@ class CommonPart(Part):
     def advertised(self) -> tuple[str, ...]:
         """This node's addresses for others."""
         return self.settings.node.advertise or (str(self.bind_to),)
+
+    def listens_at(self, port: int) -> None:
+        """Take the port that the system chose, where the settings leave it to the system."""
+        self.bind_to = replace(self.bind_to, port=port)
 
     def targets(self) -> list[tuple[str, NodeId | None]]:
         """Addresses where a leader may be; raises HOME_DAMAGED, where no master is known."""

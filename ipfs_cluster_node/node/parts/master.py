@@ -34,7 +34,7 @@ class MasterPart(Part):
         """Follow `log`; the enrolment port updates `standard_health` too."""
         self._common, self._member = common, member
         self._tls: ServerTls | None = None
-        # They run on followers too, where there are no sessions and no watchers to tell.
+        # They run on followers too: there tasks and sessions have nobody to tell.
         collector = member.contents.collector
         log.machine.watch(
             member.tasks.on_change,

@@ -26,6 +26,7 @@ from ipfs_cluster_node.adapters.worker.builtin.sql_values import (
 )
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
+from ipfs_cluster_node.core.sql import RESERVED_PARAMETERS
 from ipfs_cluster_node.tasks import TaskContext, TaskError, TaskResult, task_handler
 
 MEMORY_VARIABLE: Final = "IPFS_CLUSTER_NODE_TASK_MEMORY_BYTES"
@@ -35,8 +36,6 @@ THREADS: Final = 2
 BATCH_ROWS: Final = 10_000
 END: Final = re.compile(r";\s*((--[^\n]*|/\*.*?\*/)\s*)*\Z", re.DOTALL)
 SQL_CHARS_MAX: Final = 256 * 1024
-TAKEN: Final = frozenset({"sql", "text_inputs"})
-"""Names in `parameters` that are no parameters of the statement."""
 RESULT_FILE_BYTES_MAX: Final = 4 * 2**30
 """Limit of the Parquet file, as its disk is shared with other tasks."""
 ROW_BYTES_MIN: Final = 5
@@ -111,7 +110,11 @@ def _payload(task: TaskContext) -> tuple[str | None, frozenset[str], dict[str, A
         raise TaskError(
             Reason.TASK_INPUT_INVALID, '"text_inputs" is a list of names of the task\'s inputs'
         )
-    return sql, frozenset(map(str, texts)), sql_parameters(task.payload or b"{}", TAKEN)
+    return (
+        sql,
+        frozenset(map(str, texts)),
+        sql_parameters(task.payload or b"{}", RESERVED_PARAMETERS),
+    )
 
 
 def _description(names: list[str]) -> str:
