@@ -65,6 +65,10 @@ class TaskContext:
         """
         try:
             return json.loads(self.payload)
+        except RecursionError:
+            raise TaskError(
+                Reason.TASK_INPUT_INVALID, "the payload is JSON that is nested too deep"
+            ) from None
         except ValueError as error:
             raise TaskError(
                 Reason.TASK_INPUT_INVALID, f"the payload is not JSON: {error}"

@@ -163,6 +163,17 @@ def test_a_statement_has_a_hundred_parameters_and_inputs_as_text_named_among_the
         assert run(payload, "input")["rows"] == [["3"]]
 
 
+@pytest.mark.parametrize("field", [{"sql": "SELECT 1"}, {"text_inputs": ["input"]}])
+def test_a_field_that_is_given_twice_is_refused(run: Runs, field: dict[str, Any]) -> None:
+    sql = {"sql": "SELECT city FROM input"}
+    said = refusal(run, sql | field | {"parameters": field}, "input")
+    assert f"{min(field)!r} is given beside and in the parameters; give it once" in said
+
+
+def test_a_payload_that_is_nested_too_deep_is_refused(run: Runs) -> None:
+    assert "nested too deep" in refusal(run, b"[" * 100_000)
+
+
 def test_an_empty_payload_describes_the_inputs_too(run: Runs) -> None:
     assert run(b"", "input")["rows"] == run({}, "input")["rows"] != []
 

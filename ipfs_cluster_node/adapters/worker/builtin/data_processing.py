@@ -93,8 +93,16 @@ def _payload(task: TaskContext) -> tuple[str | None, frozenset[str], dict[str, A
     if unknown:
         raise TaskError(Reason.TASK_INPUT_INVALID, f"{expected}; {min(unknown)!r:.80} is not known")
     given = payload.get("parameters")
-    parameters = payload | given if isinstance(given, dict) else payload
-    sql = payload.get("sql", parameters.get("sql"))
+    parameters = payload
+    if isinstance(given, dict):
+        twice = RESERVED_PARAMETERS & payload.keys() & given.keys()
+        if twice:
+            raise TaskError(
+                Reason.TASK_INPUT_INVALID,
+                f"{min(twice)!r} is given beside and in the parameters; give it once",
+            )
+        parameters = payload | given
+    sql = parameters.get("sql")
     if sql is None and not task.inputs:
         raise TaskError(
             Reason.TASK_INPUT_INVALID,
