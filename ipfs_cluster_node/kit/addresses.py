@@ -49,7 +49,7 @@ def parse_master_address(text: str) -> MasterAddress:
         raise ClusterError(
             Reason.INVALID_ARGUMENT,
             f"{match['peer'][:80]!r} is no PeerID of an Ed25519 key, which every node has here; "
-            "`ipfs-cluster-node node list --wide` shows the masters'",
+            "`node_address` of a master's kit is its whole address",
         ) from error
     return MasterAddress(address, node_id)
 

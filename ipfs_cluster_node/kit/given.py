@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
+from ipfs_cluster_node.core.model import PRIORITY_MAX, Role
 from ipfs_cluster_node.kit.results import ErrorType, KitError
+
+NODE_ROLES: Final = (Role.MASTER, Role.WORKER, Role.LEECHER)
 
 
 def given_text(value: Any, name: str) -> str:
@@ -36,6 +39,22 @@ def given_seconds(value: Any, name: str) -> timedelta:
         return timedelta(seconds=value)
     except OverflowError as error:
         raise _wrong(name, value, "a number of seconds") from error
+
+
+def given_role(value: Any) -> str:
+    """A role of nodes; raises KitError."""
+    if not isinstance(value, str) or value not in NODE_ROLES:
+        raise KitError(
+            ErrorType.VALIDATION, f"Invalid role: {value!s:.80}; give {', '.join(NODE_ROLES)}"
+        )
+    return value
+
+
+def given_priority(value: Any) -> int:
+    """0 to 9; raises KitError."""
+    if type(value) is not int or not 0 <= value <= PRIORITY_MAX:
+        raise _wrong("priority", value, f"a whole number from 0 to {PRIORITY_MAX}")
+    return value
 
 
 def given_setting(value: Any, name: str) -> str:

@@ -3,8 +3,10 @@
 import ast
 import inspect
 import keyword
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.core.ids import NAME_PATTERN
@@ -30,13 +32,44 @@ def handler_file(task_type: str, function: Callable[..., Any]) -> tuple[str, byt
         KitError: The function can't run in another process by its file alone.
     """
     if not isinstance(task_type, str) or not NAME_PATTERN.fullmatch(task_type):
-        raise KitError(ErrorType.VALIDATION, f"{task_type!r:.80} is no type of a task")
+        raise KitError(
+            ErrorType.VALIDATION,
+            f"{task_type!r:.80} is no type of a task; give 1 to 64 characters of A-Z a-z 0-9 . _ - "
+            "that begin with a letter or digit",
+        )
     source = _source_of(function)
+    _check_takes_a_payload(function)
     # Each type has a file of its own: `a.b` and `a_b` too.
     name = "".join(c if c.isalnum() else f"_{ord(c):02x}" for c in task_type)
     return f"kit_{name}.py", (
         source + _TAIL.format(task_type=task_type, name=function.__name__)
     ).encode()
+
+
+def why_refused(path: Path, detail: str) -> str:
+    """Why a node does not load this file, and what to do about it, of the detail of its health."""
+    pattern = rf"(?:^not loaded: |; ){re.escape(str(path))} \((.*?)\)(?:; |: correct that)"
+    own = re.search(pattern, detail, re.DOTALL)
+    if own is None:  # It is named in the reason: two files have the type.
+        both = detail.removeprefix("not loaded: ").partition(": correct that")[0]
+        return f"another file handles the type too: {both}"
+    why = own[1]
+    return (
+        f"the node can't load the file of the function: {why}; correct your module, which is "
+        "copied alone, so that what it imports must be installed, and register it again"
+    )
+
+
+def _check_takes_a_payload(function: Callable[..., Any]) -> None:
+    way = "a handler takes the payload alone, and returns the result"
+    try:
+        inspect.signature(function).bind({})
+    except TypeError as error:
+        raise KitError(ErrorType.VALIDATION, f"{function.__name__}: {error}; {way}") from error
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise KitError(ErrorType.VALIDATION, f"{function.__name__} is asynchronous; {way}")
+    if inspect.isgeneratorfunction(function):
+        raise KitError(ErrorType.VALIDATION, f"{function.__name__} is a generator; {way}")
 
 
 def _source_of(function: Callable[..., Any]) -> str:

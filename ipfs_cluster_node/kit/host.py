@@ -5,11 +5,12 @@ import atexit
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Collection, Coroutine, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,18 +26,23 @@ from ipfs_cluster_node.config.profiles import (
     JOIN_TOKEN_VARIABLE,
     KIT_DIRECTORY_VARIABLE,
     Profile,
+    check_profile_name,
     free_profile_name,
     load_profile,
     profile_names,
     save_profile,
 )
 from ipfs_cluster_node.config.settings import NodeSection, load_settings
-from ipfs_cluster_node.core.endpoints import parse_endpoint
+from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NAME_PATTERN, NodeId
 from ipfs_cluster_node.core.model import Liveness, Role
+from ipfs_cluster_node.kit.addresses_kept import keep_addresses
+from ipfs_cluster_node.kit.handlers import why_refused
+from ipfs_cluster_node.kit.leaderless import without_leader
 from ipfs_cluster_node.kit.results import CALL_TIMEOUT
 from ipfs_cluster_node.kit.wanted import NodeWanted
+from ipfs_cluster_node.kit.words import command
 
 DIRECTORY_DEFAULT: Final = "~/.ipfs-cluster-node-kit"
 PASSPHRASE_FILE: Final = "recovery-passphrase"  # noqa: S105
@@ -54,6 +60,8 @@ HIDDEN_PATHS_VARIABLE: Final = "IPFS_CLUSTER_NODE_TASKS_HIDDEN_PATHS"
 PORT: Final = 9096
 """Taken by a node that is to listen on loopback, if it is free."""
 ENROLMENT_PORT: Final = 9095
+_ERROR: Final = re.compile(r"(error: )?(?P<message>.*) \[(?P<reason>[A-Z_]+)\]")
+"""The last line of a node that could not start."""
 
 
 def directory() -> Path:
@@ -75,7 +83,8 @@ class KitNode:
             if not NAME_PATTERN.fullmatch(name):
                 raise ClusterError(
                     Reason.INVALID_ARGUMENT,
-                    f"{what} {name!r:.80} is no name; use letters, digits, `.`, `_` and `-`",
+                    f"{what} {name!r:.80} is no name; give 1 to 64 characters of A-Z a-z 0-9 . _ - "
+                    "that begin with a letter or digit",
                 )
         self._wanted = wanted
         self._cluster = directory() / wanted.cluster_name
@@ -91,6 +100,13 @@ class KitNode:
         process = self._process
         return None if process is None or process.poll() is not None else process.pid
 
+    def why_ended(self) -> str:
+        """What to say of a node that does not run, though nobody ended it."""
+        return (
+            f"the node's process has ended; {self.home.path / 'log'} says why; close this kit, and "
+            "make another one"
+        )
+
     def make(self) -> None:
         """Make the cluster or join it, unless this node was made before; raises ClusterError."""
         if self.home.is_taken:
@@ -101,6 +117,7 @@ class KitNode:
                     f"{self.home.path} is a {role}, not a {self._wanted.role}; choose another "
                     "node_name, or have it removed and delete the directory",
                 )
+            keep_addresses(self.home, self._wanted)
             return
         for parent in (directory(), self._cluster):
             make_private_directory(parent)
@@ -123,8 +140,11 @@ class KitNode:
         )
         # For the command line; a kit finds its files beside the nodes'.
         name = self._wanted.cluster_name
-        taken = name in profile_names()
-        save_profile(free_profile_name(name) if taken else name, made.profile)
+        try:
+            check_profile_name(name)
+        except ClusterError:  # Another cluster's, whose files are there.
+            name = free_profile_name(name)
+        save_profile(name, made.profile)
 
     def _join(self) -> None:
         from ipfs_cluster_node.adapters.keys.tokens import split_token
@@ -191,8 +211,9 @@ class KitNode:
             raise ClusterError(
                 Reason.CONFIG_INVALID,
                 f"joining needs a token: give join_token in the metadata, or "
-                f"IPFS_CLUSTER_NODE_JOIN_TOKEN, as `ipfs-cluster-node token create --role "
-                f"{self._wanted.role}` prints it ({error.message})",
+                f"IPFS_CLUSTER_NODE_JOIN_TOKEN, as `{command(self._wanted.cluster_name)} token "
+                f"create --role {self._wanted.role}` prints it where a master's kit made the "
+                f"cluster ({error.message})",
             ) from error
         with SyncClient.from_settings(profile) as client:
             self.check_masters(client)  # Before this node is a member.
@@ -207,7 +228,6 @@ class KitNode:
         Raises:
             ClusterError: CONFIG_INVALID, if there is none.
         """
-        from ipfs_cluster_node.adapters.keys.identity import Identity
         from ipfs_cluster_node.node.setup import CLIENT_FILES, profile_of
 
         homes = [each for each in (self.home, *self._others()) if each.config.exists()]
@@ -215,9 +235,7 @@ class KitNode:
         certificate = next((each for each in files if each.exists()), None)
         if certificate is not None:
             masters: dict[NodeId, tuple[str, ...]] = {
-                Identity.load(home.identity).node_id: (_node_of(home).bind,)
-                for home in homes
-                if _node_of(home).role == Role.MASTER
+                _identity_of(each): (_node_of(each).bind,) for each in _masters(homes)
             }
             ca, _, key = (certificate.parent / name for name in CLIENT_FILES)
             return profile_of(ca, certificate, key, masters)
@@ -252,15 +270,21 @@ class KitNode:
             ClusterError: Why it did not start; HOME_IN_USE, if it runs already.
         """
         masters = [
-            f"--master={each.node_id}@{each.address}"
-            for each in self._wanted.master_addresses
-            if each.node_id and self._wanted.role is not Role.MASTER
+            *((each.node_id, each.address) for each in self._wanted.master_addresses),
+            # They may have moved while this node was stopped.
+            *((_identity_of(each), _node_of(each).bind) for each in _masters(self._others())),
+        ]
+        told = [
+            f"--master={node_id}@{address}"
+            for node_id, address in dict.fromkeys(masters)
+            if node_id and self._wanted.role is not Role.MASTER
         ]
         with (self.home.path / "log").open("ab") as log:
+            before = log.tell()
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "ipfs_cluster_node"),
-                    *("serve", "--home", str(self.home.path), "--end-with-input", *masters),
+                    *("serve", "--home", str(self.home.path), "--end-with-input", *told),
                 ],
                 stdin=subprocess.PIPE,  # Its other end closes with this process.
                 stdout=subprocess.PIPE,
@@ -272,31 +296,58 @@ class KitNode:
         line = _first_line(self._process, READY_SECONDS_MAX)
         if not line:
             self.stop()
-            said = (self.home.path / "log").read_text(errors="replace").strip().splitlines()
-            raise ClusterError(
-                Reason.INTERNAL,
-                f"the node {self.home.path} did not start: {said[-1] if said else 'no word'}",
-            )
+            said = (self.home.path / "log").read_bytes()[before:].decode(errors="replace")
+            raise self._not_started(said.strip().splitlines())
         ready = json.loads(line)
         self.node_id, self.address = ready["node_id"], ready["address"]
 
-    def until_member(self, client: SyncClient, task_types: Collection[str] = ()) -> None:
+    def _not_started(self, said: Sequence[str]) -> ClusterError:
+        found = _ERROR.fullmatch(said[-1]) if said else None
+        what = f"the node {self.home.path} did not start"
+        if found is None or found["reason"] not in set(Reason):
+            return ClusterError(Reason.INTERNAL, f"{what}: {said[-1] if said else 'no word'}")
+        return ClusterError(Reason(found["reason"]), f"{what}: {found['message']}")
+
+    def until_member(
+        self,
+        client: SyncClient,
+        task_types: Collection[str] = (),
+        *,
+        seconds: float = READY_SECONDS_MAX,
+    ) -> None:
         """Wait until the cluster counts the node as alive, and knows that it runs these types.
 
+        Meanwhile the other masters may be started: without a leader it waits too.
+
         Raises:
-            ClusterError: DEADLINE_EXCEEDED.
+            ClusterError: DEADLINE_EXCEEDED; NO_LEADER, naming the masters that don't answer.
         """
-        until = SYSTEM_CLOCK.monotonic() + READY_SECONDS_MAX
+        until = SYSTEM_CLOCK.monotonic() + seconds
+        leaderless: ClusterError | None = None
         while SYSTEM_CLOCK.monotonic() < until:
-            for node in client.list_nodes(timeout=CALL_TIMEOUT):
+            try:
+                nodes = client.list_nodes(timeout=CALL_TIMEOUT)
+                leaderless = None
+            except ClusterError as error:
+                if error.reason not in (Reason.NO_LEADER, Reason.NOT_LEADER):
+                    raise
+                nodes, leaderless = [], error
+            for node in nodes:
                 known = set(task_types) <= set(node.task_types)
                 if node.node_id == self.node_id and node.liveness is Liveness.ALIVE and known:
                     return
             sleep(POLL_SECONDS)
+        if leaderless is not None:
+            here = {
+                _identity_of(each): (each.path.name, _node_of(each).bind)
+                for each in _masters(self._others())
+            }
+            here[NodeId(self.node_id)] = self.home.path.name, self.address  # As it may have moved.
+            raise without_leader(leaderless, client, self.home, here, seconds)
         what = f"known to run {', '.join(task_types)}" if task_types else "a live member"
         raise ClusterError(
             Reason.DEADLINE_EXCEEDED,
-            f"{self.node_id} did not become {what} within {READY_SECONDS_MAX:.0f} s; see "
+            f"{self.node_id} did not become {what} within {seconds:.0f} s; see "
             f"{self.home.path / 'log'}",
         )
 
@@ -345,7 +396,11 @@ class KitNode:
         health = client.get_health(self.address, self.node_id, timeout=CALL_TIMEOUT)
         for check in health.checks:
             if check.name == HANDLERS_CHECK and str(path) in check.detail:
-                raise ClusterError(Reason.CONFIG_INVALID, f"the handler is {check.detail}")
+                raise ClusterError(
+                    Reason.CONFIG_INVALID,
+                    f"{why_refused(path, check.detail)}; the node runs with the handlers that it "
+                    f"had, and {self.home.path / 'log'} has the traceback",
+                )
 
     def stop(self) -> None:
         """End the process; safe to repeat."""
@@ -378,8 +433,10 @@ class KitNode:
         taken = [_node_of(home) for home in self._others()]
         ports = {parse_endpoint(a).port for s in taken for a in (s.bind, s.enrolment_bind)}
         bind = wanted.bind or f"{LOOPBACK}:{_port(PORT, ports)}"
-        host = parse_endpoint(bind).host
-        enrolment = f"{host}:{_port(ENROLMENT_PORT, ports | {parse_endpoint(bind).port})}"
+        at = parse_endpoint(bind)
+        enrolment = wanted.enrolment_bind or str(
+            Endpoint(at.host, _port(ENROLMENT_PORT, ports | {at.port}))
+        )
         return NodeSection(
             name=wanted.node_name,
             role=wanted.role,
@@ -405,6 +462,17 @@ def _node_environment() -> dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if key != JOIN_TOKEN_VARIABLE}
     hidden = filter(None, (str(directory()), inherited.get(HIDDEN_PATHS_VARIABLE)))
     return {**inherited, HIDDEN_PATHS_VARIABLE: ",".join(hidden)}
+
+
+def _identity_of(home: Home) -> NodeId:
+    from ipfs_cluster_node.adapters.keys.identity import Identity
+
+    return Identity.load(home.identity).node_id
+
+
+def _masters(homes: Iterable[Home]) -> Iterator[Home]:
+    """Those of masters, whose identity can be told."""
+    return (h for h in homes if _node_of(h).role == Role.MASTER and h.identity.exists())
 
 
 def _node_of(home: Home) -> NodeSection:

@@ -1,5 +1,6 @@
 """The kit's object: one node and a client, by IPFS Kit's names."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import wraps
 from types import TracebackType
@@ -9,6 +10,8 @@ from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.kit.given import (
     given_count,
+    given_priority,
+    given_role,
     given_seconds,
     given_setting,
     given_text,
@@ -18,6 +21,7 @@ from ipfs_cluster_node.kit.given import (
 )
 from ipfs_cluster_node.kit.results import (
     CALL_TIMEOUT,
+    CLUSTER_NAME_DEFAULT,
     NOT_SUPPORTED,
     ErrorType,
     KitError,
@@ -26,7 +30,7 @@ from ipfs_cluster_node.kit.results import (
     not_supported,
     started,
 )
-from ipfs_cluster_node.kit.shown import STATUS, node_result, task_result
+from ipfs_cluster_node.kit.shown import STATUS, given_status, node_result, task_result
 from ipfs_cluster_node.kit.views import ClusterManager
 
 if TYPE_CHECKING:
@@ -34,9 +38,11 @@ if TYPE_CHECKING:
     from ipfs_cluster_node.config.profiles import Profile
     from ipfs_cluster_node.kit.host import KitNode
 
-NODE_ROLES: Final = (Role.MASTER, Role.WORKER, Role.LEECHER)
 TASKS_LISTED_MAX: Final = 1000
 """Tasks in a status: the newest."""
+FAILED_TASKS_MAX: Final = 100_000
+"""Tasks looked through for those that failed, or timed out."""
+log = logging.getLogger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Result])
 
@@ -53,7 +59,7 @@ def _operation(method: Method) -> Method:
         except KitError as error:
             return failed(result, error)
         except ClusterError as error:
-            return failed(result, KitError.of(error))
+            return failed(result, KitError.of(error, self._cluster_name))
         except OSError as error:
             return failed(result, KitError(ErrorType.FILE, str(error)))
         except ValueError as error:  # Such as a number of more digits than Python writes.
@@ -91,6 +97,8 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         Raises:
             KitError: What is wrong with the metadata, or why the node did not start or join.
         """
+        from ipfs_cluster_node.kit.wanted import hint_of, misspelt
+
         del resources
         if not isinstance(metadata, Mapping | None):
             raise KitError(ErrorType.VALIDATION, "metadata must be a dictionary")
@@ -100,6 +108,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         if enable_cluster_management is not None:
             self.metadata["enable_cluster_management"] = enable_cluster_management
         self.role = text_in(self.metadata, "role", Role.LEECHER)
+        self._cluster_name = text_in(self.metadata, "cluster_name", CLUSTER_NAME_DEFAULT)
         self.cluster_manager: ClusterManager | None = None
         self._timeout = given_seconds(timeout, "timeout")
         self._node: KitNode | None = None
@@ -109,12 +118,19 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
             ErrorType.CONFIGURATION,
             "Cluster management is not enabled; set enable_cluster_management in the metadata",
         )
+        self._hint = hint_of(misspelt(self.metadata))
+        if self._hint:
+            log.warning("in the metadata %s", self._hint)
+            self._no_client = self._no_client.with_hint(self._hint)
         if switch_in(self.metadata, "enable_cluster_management"):
             try:
                 self._start()
             except ClusterError as error:
                 self.close()
-                raise KitError.of(error) from error
+                raise self._hinted(KitError.of(error, self._cluster_name)) from error
+            except KitError as error:
+                self.close()
+                raise self._hinted(error) from error.__cause__
             except OSError as error:
                 self.close()
                 raise KitError(ErrorType.FILE, f"the node can't be made here: {error}") from error
@@ -122,9 +138,13 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
                 self.close()
                 raise
 
+    def _hinted(self, error: KitError) -> KitError:
+        """The error, with the keys of the metadata that look misspelt."""
+        return error.with_hint(f"in the metadata {self._hint}") if self._hint else error
+
     def _start(self) -> None:
         from ipfs_cluster_node.client.sync import SyncClient
-        from ipfs_cluster_node.kit.host import KitNode
+        from ipfs_cluster_node.kit.host import READY_SECONDS_MAX, KitNode
         from ipfs_cluster_node.kit.wanted import node_wanted
 
         self._node = node = KitNode(node_wanted(self.metadata, self.role))
@@ -134,10 +154,12 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         try:
             self._profile = node.profile()
         except ClusterError as error:  # A node alone, of a cluster that others use.
-            self._no_client = KitError.of(error)
+            self._no_client = KitError.of(error, self._cluster_name)
             return
         self._client = SyncClient.from_settings(self._profile)
-        node.until_member(self._client)
+        node.until_member(
+            self._client, seconds=max(READY_SECONDS_MAX, self._timeout.total_seconds())
+        )
         node.check_masters(self._client)
 
     def __enter__(self) -> Self:
@@ -236,7 +258,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         task_id = self._opened.submit_task(
             task_type,
             dict(payload),
-            priority=priority,
+            priority=given_priority(priority),
             task_timeout=None if timeout is None else given_seconds(timeout, "timeout"),
             timeout=self._timeout,
         )
@@ -259,25 +281,25 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         self, status_filter: str | None = None, type_filter: str | None = None, limit: int = 100
     ) -> Result:
         """The newest tasks."""
-        states = [s for s, word in STATUS.items() if word == status_filter]
-        if status_filter and not states:
-            raise KitError(
-                ErrorType.VALIDATION,
-                f"{status_filter!r:.80} is no status; there are {', '.join(STATUS.values())}",
+        states = given_status(status_filter)
+        limit = given_count(limit, "limit")
+        asked = limit
+        while True:
+            tasks = self._opened.list_tasks(
+                states=states, task_type=type_filter or "", limit=asked, timeout=self._timeout
             )
-        tasks = self._opened.list_tasks(
-            states=states,
-            task_type=type_filter or "",
-            limit=given_count(limit, "limit"),
-            timeout=self._timeout,
-        )
-        return {"tasks": [task_result(each) for each in tasks], "count": len(tasks)}
+            shown = map(task_result, tasks)
+            found = [each for each in shown if status_filter in (None, "", each["status"])]
+            if len(found) >= limit or len(tasks) < asked or asked >= FAILED_TASKS_MAX:
+                break
+            asked *= 10  # Those that failed and those that timed out are listed as one.
+        return {"tasks": found[:limit], "count": len(found[:limit])}
 
     @_operation
     def get_nodes(self, role_filter: str | None = None) -> Result:
         """The nodes."""
-        if role_filter is not None and role_filter not in NODE_ROLES:
-            raise KitError(ErrorType.VALIDATION, f"Invalid role: {role_filter!s:.80}")
+        if role_filter is not None:
+            given_role(role_filter)
         nodes = self._opened.list_nodes(timeout=self._timeout)
         found = [node_result(n) for n in nodes if role_filter in (None, n.role)]
         return {"nodes": found, "count": len(found)}
@@ -366,8 +388,7 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
     def change_role(self, target_role: str, *, force: bool = False, **_arguments: Any) -> Result:
         """Not supported yet, but for the role that the node has."""
         del force
-        if target_role not in NODE_ROLES:
-            raise KitError(ErrorType.VALIDATION, f"Invalid role: {target_role!s:.80}")
+        given_role(target_role)
         if target_role == self.role and self._node is not None:
             return {
                 "message": f"Node is already in {target_role} role",
@@ -385,12 +406,14 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
 
     @_operation
     def ipfs_kit_ready(self) -> Result:
-        """Whether the cluster answers: `ready`."""
+        """Whether the cluster answers and the kit's node runs: `ready`, else `why` not."""
         self._opened.get_cluster_status(timeout=self._timeout)
+        if self._node is not None and self._node.pid is None:
+            return {"ready": False, "why": self._node.why_ended()}
         return {"ready": True}
 
-    def __call__(self, method: str, **arguments: Any) -> Result:
-        """Call a method by its name."""
+    def __call__(self, method: str, *positional: Any, **arguments: Any) -> Result:
+        """Call a method by its name, with its arguments."""
         method = str(method)  # Whatever it is, the answer is a result.
         if method == "create_task":
             method = "submit_cluster_task"
@@ -406,10 +429,10 @@ class ipfs_kit:  # noqa: N801  # As the document that this follows spells it.
         from inspect import signature
 
         try:
-            signature(found).bind(**arguments)
+            signature(found).bind(*positional, **arguments)
         except TypeError as error:
             return failed(started(method), KitError(ErrorType.VALIDATION, f"{method}: {error}"))
-        answer: Result = found(**arguments)
+        answer: Result = found(*positional, **arguments)
         return answer
 
     @property

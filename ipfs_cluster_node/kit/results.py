@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason, Trait
+from ipfs_cluster_node.kit.words import in_words_of_the_kit
 
 Result = dict[str, Any]
 
@@ -43,18 +44,28 @@ class KitError(Exception):
         self.error_type, self.message = error_type, message
         self.recoverable, self.reason = recoverable, reason
 
+    def with_hint(self, hint: str) -> "KitError":
+        """The same, with more to say."""
+        return KitError(
+            self.error_type,
+            f"{self.message} ({hint})",
+            recoverable=self.recoverable,
+            reason=self.reason,
+        )
+
     @classmethod
-    def of(cls, error: ClusterError) -> "KitError":
-        """The same for an error of the client."""
+    def of(cls, error: ClusterError, cluster_name: str) -> "KitError":
+        """The same for an error of the client, in the words of the kit of that cluster."""
         reason = error.reason
         return cls(
             _type_of(reason),
-            str(error),  # With the field that is wrong.
+            in_words_of_the_kit(str(error), cluster_name),  # With the field that is wrong.
             recoverable=reason.has(Trait.RETRYABLE),
             reason=str(reason),
         )
 
 
+CLUSTER_NAME_DEFAULT: Final = "default"
 CALL_TIMEOUT: Final = timedelta(seconds=10)
 """For each call to the cluster."""
 NOT_SUPPORTED: Final[Mapping[str, str]] = MappingProxyType(
@@ -62,7 +73,7 @@ NOT_SUPPORTED: Final[Mapping[str, str]] = MappingProxyType(
         "change_role": "changing a running node's role comes with dynamic roles; join a node in "
         "the role you want",
         "evaluate_potential_roles": "judging which roles a node could take comes with dynamic "
-        "roles; `ipfs-cluster-node node list` shows what each is",
+        "roles; get_nodes shows what each is",
         "get_cluster_metrics": "metrics of nodes come with health monitoring; get_cluster_status "
         "counts nodes and tasks",
     }
@@ -96,12 +107,29 @@ def failed(result: Result, error: KitError) -> Result:
     return result | failure | ({"reason": error.reason} if error.reason else {})
 
 
+_OF_THE_NODE: Final = frozenset(
+    {
+        Reason.AUTHORITY_SEALED,
+        Reason.CONFIG_INVALID,
+        Reason.CONFINEMENT_MISSING,
+        Reason.LOG_ROLLED_BACK,
+        Reason.MEMBER_RUNS_TWICE,
+        Reason.NODE_REMOVED,
+        Reason.PORT_IN_USE,
+        Reason.PROTOCOL_UNSUPPORTED,
+        Reason.RELEASE_TOO_OLD,
+        Reason.REMOVED_FROM_CLUSTER,
+    }
+)
+"""What is wrong with a node, or how it was set up."""
+
+
 def _type_of(reason: Reason) -> ErrorType:
     if reason is Reason.DEADLINE_EXCEEDED:
         return ErrorType.TIMEOUT
     if reason.has(Trait.DENIED):
         return ErrorType.PERMISSION
-    if reason in (Reason.CONFIG_INVALID, Reason.PORT_IN_USE) or reason.name.startswith("HOME_"):
+    if reason in _OF_THE_NODE or reason.name.startswith("HOME_"):
         return ErrorType.CONFIGURATION
     if reason.status == "NOT_FOUND":
         return ErrorType.NOT_FOUND
@@ -111,4 +139,6 @@ def _type_of(reason: Reason) -> ErrorType:
         return ErrorType.FILE
     if reason.status == "UNAVAILABLE" or reason.has(Trait.RETRYABLE):
         return ErrorType.CONNECTION
+    if reason.status in ("FAILED_PRECONDITION", "ALREADY_EXISTS"):
+        return ErrorType.VALIDATION  # Things are not such that this can be done.
     return ErrorType.UNKNOWN

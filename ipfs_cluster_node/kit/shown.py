@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ipfs_cluster_node.client.values import decoded
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.views import ListedNode, ListedTask
-from ipfs_cluster_node.kit.results import Result
+from ipfs_cluster_node.kit.results import ErrorType, KitError, Result
 
 STATUS: Final[Mapping[TaskState, str]] = {
     TaskState.PENDING: "pending",
@@ -19,6 +19,23 @@ STATUS: Final[Mapping[TaskState, str]] = {
 }
 """A task's state, as IPFS Kit spells it."""
 TIMED_OUT: Final = (Reason.TASK_TIMED_OUT, Reason.ATTEMPT_TIMED_OUT)
+TIMEOUT: Final = "timeout"
+"""The status of a task that failed for that."""
+
+
+def given_status(status: Any) -> list[TaskState]:
+    """The states of tasks that are shown with this status, or of all; raises KitError."""
+    if not status:
+        return []
+    states = [
+        s for s, word in STATUS.items() if word == ("failed" if status == TIMEOUT else status)
+    ]
+    if not states:
+        raise KitError(
+            ErrorType.VALIDATION,
+            f"{status!r:.80} is no status; there are {', '.join((*STATUS.values(), TIMEOUT))}",
+        )
+    return states
 
 
 def node_result(node: ListedNode) -> Result:
@@ -56,7 +73,7 @@ def task_result(task: ListedTask) -> Result:
         shown["result_cid"] = status.result.cid or None
     if status.state is TaskState.FAILED and status.failure is not None:
         if status.failure.reason in TIMED_OUT:
-            shown["status"] = "timeout"
+            shown["status"] = TIMEOUT
         shown["failure"] = {
             "reason": str(status.failure.reason),
             "message": status.failure.message,

@@ -59,7 +59,7 @@ def did_of_peer(peer_id: str) -> Did:
     except ValueError as error:
         raise KitError(
             ErrorType.VALIDATION,
-            f"{peer_id!r:.80} is no PeerID of an Ed25519 key; get_cluster_status shows the nodes'",
+            f"{peer_id!r:.80} is no PeerID of an Ed25519 key; get_nodes shows that of each node",
         ) from error
 
 

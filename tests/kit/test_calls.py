@@ -186,6 +186,86 @@ def test_a_task_is_shown_as_it_is(
     assert ("failure" in answer) == ("failure" in shown)
 
 
+def task(name: str, reason: Reason) -> ListedTask:
+    status = TaskStatus(state=TaskState.FAILED, failure=ListedFailure(reason=reason))
+    return ListedTask(task_id=name, status=status)
+
+
+def test_tasks_are_listed_by_each_status_that_they_are_shown_with(
+    kit: ipfs_kit, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout` was shown, and refused as a filter."""
+    failed = [task("a", Reason.SQL_FAILED), task("b", Reason.TASK_TIMED_OUT)]
+    monkeypatch.setitem(ANSWERS, "list_tasks", failed)
+    for status, expected in (("timeout", ["b"]), ("failed", ["a"])):
+        listed = kit.get_tasks(status_filter=status)
+        assert [each["task_id"] for each in listed["tasks"]] == expected
+        assert {each["status"] for each in listed["tasks"]} == {status}
+        assert listed["count"] == 1
+        assert client.asked[-1][2]["states"] == [TaskState.FAILED]
+    refused = kit.get_tasks(status_filter="asleep")
+    assert refused["error"].endswith("completed, failed, cancelled, timeout")
+
+
+def test_a_filter_finds_tasks_behind_those_it_leaves_out(
+    kit: ipfs_kit, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_the_cluster = [task(str(n), Reason.SQL_FAILED) for n in range(25)]
+    of_the_cluster += [task("late", Reason.TASK_TIMED_OUT), task("later", Reason.TASK_TIMED_OUT)]
+
+    def list_tasks(*, limit: int, **_asked: Any) -> list[ListedTask]:
+        client.asked.append(("list_tasks", (), {"limit": limit}))
+        return of_the_cluster[:limit]
+
+    monkeypatch.setattr(client, "list_tasks", list_tasks, raising=False)
+    listed = kit.get_tasks(status_filter="timeout", limit=1)
+    assert [each["task_id"] for each in listed["tasks"]] == ["late"]
+    assert [each[2]["limit"] for each in client.asked] == [1, 10, 100]
+    client.asked.clear()
+    assert kit.get_tasks(status_filter="failed", limit=2)["count"] == 2
+    assert [each[2]["limit"] for each in client.asked] == [2]
+
+
+def test_a_kit_whose_node_died_is_not_ready(kit: ipfs_kit, client: Client) -> None:
+    node: Any = SimpleNamespace(pid=5, why_ended=lambda: "it died", stop=lambda: None)
+    kit._node = node
+    assert kit.ipfs_kit_ready()["ready"] is True
+    node.pid = None
+    answer = kit.ipfs_kit_ready()
+    assert (answer["success"], answer["ready"], answer["why"]) == (True, False, "it died")
+
+
+def test_a_method_called_by_its_name_takes_its_arguments_in_order(
+    kit: ipfs_kit, client: Client
+) -> None:
+    assert kit("get_task_status", "t")["success"] is True
+    assert kit("create_task", "echo", {"a": 1}, priority=4)["success"] is True
+    assert client.asked == [
+        ("get_task", ("t",), {}),
+        ("submit_task", ("echo", {"a": 1}), {"priority": 4, "task_timeout": None}),
+    ]
+    answer = kit("get_task_status", "t", "u")
+    assert answer["error_type"] == "validation_error"
+
+
+@pytest.mark.parametrize("priority", [10, -1, True, 1.5, "1", None])
+def test_a_wrong_priority_is_told_with_what_it_may_be(kit: ipfs_kit, priority: Any) -> None:
+    answer = kit.submit_cluster_task("echo", {}, priority=priority)
+    told = f"priority is {priority!r}; give a whole number from 0 to 9"
+    assert (answer["error"], answer["error_type"]) == (told, "validation_error")
+
+
+def test_a_wrong_role_is_told_with_those_there_are(kit: ipfs_kit) -> None:
+    for answer in (kit.get_nodes(role_filter="mster"), kit.change_role("mster")):
+        assert answer["error"] == "Invalid role: mster; give master, worker, leecher"
+
+
+def test_a_peer_that_is_none_is_told_where_peers_are_listed(kit: ipfs_kit) -> None:
+    kit._profile = SimpleNamespace()  # type: ignore[assignment]
+    for answer in (kit.generate_auth_token("Qm"), kit.verify_peer_identity("Qm", "C")):
+        assert answer["error"].endswith("get_nodes shows that of each node")
+
+
 @pytest.mark.parametrize(
     ("reason", "error_type", "recoverable"),
     [
@@ -196,6 +276,7 @@ def test_a_task_is_shown_as_it_is(
         (Reason.TASK_NOT_FOUND, "content_not_found", False),
         (Reason.INVALID_ARGUMENT, "validation_error", False),
         (Reason.CONFIG_INVALID, "configuration_error", False),
+        (Reason.TASK_FINISHED, "validation_error", False),
     ],
 )
 def test_a_failure_says_of_what_kind_it_is(

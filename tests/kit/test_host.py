@@ -114,6 +114,76 @@ def test_a_node_is_a_member_once_it_is_alive_and_its_types_are_known(waited: lis
     assert sum(waited) < host.READY_SECONDS_MAX + 1
 
 
+NO_LEADER = ClusterError(Reason.NO_LEADER, "no master leads now; try again in a moment")
+
+
+class Leaderless(Asked):
+    """A client of a cluster whose leader is there after so many answers, if ever."""
+
+    def __init__(self, answers: float, error: ClusterError = NO_LEADER) -> None:
+        super().__init__((Liveness.ALIVE, []))
+        self.answers, self.error = answers, error
+
+    def list_nodes(self, *, timeout: timedelta) -> list[Any]:
+        self.answers -= 1
+        if self.answers >= 0:
+            raise self.error
+        return super().list_nodes(timeout=timeout)
+
+    def get_health(self, address: str, node_id: str, *, timeout: timedelta) -> Any:
+        if address in ("127.0.0.1:9501", "127.0.0.1:1"):
+            return None
+        raise ClusterError(Reason.UNREACHABLE, "nobody is there")
+
+
+def test_a_node_waits_for_a_leader_and_names_the_masters_that_don_t_answer(
+    folder: Path, waited: list[float]
+) -> None:
+    """Each failed start ended its node, so that two masters could hardly be started again."""
+    node = Node("master", node_name="first")
+    node.start()
+    for name, port in (("second", 9500), ("third", 9501)):
+        beside(folder, name, Role.MASTER, port)
+        write_private(folder / name / "identity.key", Identity.create().pem())
+    late: Any = Leaderless(100)
+    node.until_member(late)
+    never: Any = Leaderless(float("inf"))
+    waited.clear()
+    with pytest.raises(ClusterError) as ended:
+        node.until_member(never, seconds=50.0)
+    assert ended.value.reason is Reason.NO_LEADER
+    assert "no master led for 50 s" in ended.value.message
+    assert "node_name second at 127.0.0.1:9500" in ended.value.message
+    assert "third" not in ended.value.message
+    assert "first" not in ended.value.message
+    assert "timeout=" in ended.value.message
+    assert 49 < sum(waited) < 51
+    gone: Any = Leaderless(1, ClusterError(Reason.UNREACHABLE, "nobody is there"))
+    with pytest.raises(ClusterError, match="nobody is there"):
+        node.until_member(gone)
+
+
+def test_a_node_that_did_not_start_has_the_reason_of_its_last_word(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this start: what an earlier one said is in the same file."""
+    node = KitNode(node_wanted({"cluster_name": "c"}, "worker"))
+    node.home.path.mkdir(parents=True)
+    (node.home.path / "log").write_text("error: an old one [HOME_IN_USE]\n")
+    for said, reason, words in (
+        ("error: it is taken [PORT_IN_USE]", Reason.PORT_IN_USE, "did not start: it is taken"),
+        ("Killed [NOT_OURS]", Reason.INTERNAL, "Killed [NOT_OURS]"),
+        ("", Reason.INTERNAL, "no word"),
+    ):
+        monkeypatch.setattr(sys, "executable", folder / "python")
+        (folder / "python").write_text(f"#!/bin/sh\n[ -z '{said}' ] || echo '{said}' >&2\n")
+        (folder / "python").chmod(0o700)
+        with pytest.raises(ClusterError) as caught:
+            node.start()
+        assert caught.value.reason is reason
+        assert caught.value.message.endswith(words)
+
+
 @pytest.mark.parametrize("before", [None, b"old"])
 def test_after_a_failure_the_cluster_knows_the_handlers_that_the_node_had(
     before: bytes | None, waited: list[float]
@@ -175,6 +245,8 @@ def test_a_master_makes_the_cluster_only_if_it_knows_of_none(
     first.make()
     assert first.did == []
     assert profile_names() == ("c",)
+    first.make()  # The files that the profile named are gone, and its name is free.
+    assert profile_names() == ("c",)
     beside(folder, "other", Role.WORKER, 9600)
     second = Node("master", node_name="second")
     second.make()
@@ -227,6 +299,12 @@ def test_a_node_knows_the_masters_named_with_a_peer_id(
         node.home.path.mkdir(parents=True)
         with pytest.raises(OSError):
             KitNode.start(node)
+    beside(folder, "moved", Role.MASTER, 9500)
+    identity = Identity.create()
+    write_private(folder / "moved" / "identity.key", identity.pem())
+    with pytest.raises(OSError):
+        KitNode.start(Node("worker"))
+    assert f"--master={identity.node_id}@127.0.0.1:9500" in commands.pop()
     of_worker, of_master = commands
     assert "--end-with-input" in of_worker
     assert [each for each in of_worker if each.startswith("--master")] == [

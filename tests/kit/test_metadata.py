@@ -11,7 +11,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.kit import KitError, host, ipfs_kit
 from ipfs_cluster_node.kit.addresses import MasterAddress, multiaddr_of, parse_master_address
 from ipfs_cluster_node.kit.results import NOT_SUPPORTED, ErrorType
-from ipfs_cluster_node.kit.wanted import node_wanted
+from ipfs_cluster_node.kit.wanted import KEYS, node_wanted
 from tests.support.kits import kit_environment
 
 PEER = "12D3KooWDhWxtvTnyMeS5HYtW77Nkh8NG6Eb7pAkCsvjQkaN1pnH"
@@ -53,7 +53,14 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("metadata", "error_type", "words"),
     [
-        ({"role": "boss"}, ErrorType.VALIDATION, "Invalid role"),
+        (
+            {"role": "boss"},
+            ErrorType.VALIDATION,
+            "Invalid role: boss; give master, worker, leecher",
+        ),
+        ({"cluster_config": {"consensus_protcol": 1}}, ErrorType.VALIDATION, "consensus_protocol?"),
+        ({"cluster_config": {"stateSyncInterval": 1}}, ErrorType.VALIDATION, "did you mean"),
+        ({"cluster_name": "-x"}, ErrorType.VALIDATION, "begin with a letter or digit"),
         ({"cluster_config": {"consensus_protocol": "paxos"}}, ErrorType.CONFIGURATION, "Raft"),
         ({"cluster_config": []}, ErrorType.VALIDATION, "dictionary"),
         ({"cluster_config": {"state_sync_interval": -1}}, ErrorType.VALIDATION, "seconds"),
@@ -62,7 +69,11 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         ({"cluster_name": "../x"}, ErrorType.VALIDATION, "no name"),
         ({"node_name": ".."}, ErrorType.VALIDATION, "no name"),
         ({"master_addresses": ["/ip4/1"]}, ErrorType.VALIDATION, "no address"),
-        ({"role": "worker"}, ErrorType.CONFIGURATION, "token create --role worker"),
+        (
+            {"role": "worker", "cluster_name": "c"},
+            ErrorType.CONFIGURATION,
+            "ipfs-cluster-node --profile c token create --role worker",
+        ),
         ({"role": "worker", "join_token": "x"}, ErrorType.PERMISSION, "copy the whole"),
         ({"role": 5}, ErrorType.VALIDATION, "role is 5"),
         ({"cluster_name": 5}, ErrorType.VALIDATION, "cluster_name is 5"),
@@ -90,6 +101,57 @@ def test_metadata_that_can_t_be_are_refused_and_make_nothing(
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("cluster_nam", "cluster_name"),
+        ("master_address", "master_addresses"),
+        ("Role", "role"),
+        ("join-token", "join_token"),
+        ("enrollment", "enrolment"),
+    ],
+)
+def test_an_error_names_keys_that_look_misspelt(
+    key: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in kit_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(KitError) as caught:
+        ipfs_kit(metadata={"role": "worker", "enable_cluster_management": True, key: "x"})
+    assert f"{key!r} means nothing, did you mean {meant}?" in caught.value.message
+
+
+def test_a_misspelt_switch_is_named_by_every_call_and_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kit = ipfs_kit(metadata={"role": "master", "enable_cluster_managment": True})
+    assert "did you mean enable_cluster_management?" in kit.get_cluster_status()["error"]
+    assert [each.levelname for each in caplog.records] == ["WARNING"]
+    assert "did you mean enable_cluster_management?" in caplog.text
+
+
+def test_keys_of_other_parts_are_nobody_s_business(caplog: pytest.LogCaptureFixture) -> None:
+    """Code for IPFS Kit has them."""
+    others: Any = {
+        "resources": {},
+        "local_storage_path": "/x",
+        "node_id": "n",
+        "cluster_id": "c",
+        5: 5,
+    }
+    assert "mean" not in ipfs_kit(metadata=others).get_nodes()["error"]
+    assert caplog.records == []
+    node_wanted({"cluster_config": {"foo": 1}}, "worker")
+    assert "'foo' means nothing here; there are consensus_protocol" in caplog.text
+
+
+def test_the_keys_are_those_that_the_page_lists() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "kit.md").read_text()
+    table = page.partition("## Metadata")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(name for row in rows for name in row.split("`")[1::2]) == sorted(KEYS)
+
+
 @pytest.mark.parametrize("metadata", ["role", [1], 5])
 def test_metadata_are_a_dictionary(metadata: Any) -> None:
     with pytest.raises(KitError, match="metadata must be a dictionary"):
@@ -98,8 +160,7 @@ def test_metadata_are_a_dictionary(metadata: Any) -> None:
 
 def test_metadata_without_a_value_are_the_default() -> None:
     """A passphrase read from an unset variable was once the word `None`."""
-    keys = ("cluster_name", "node_name", "join_token", "enrolment", "bind", "recovery_passphrase")
-    nothing = dict.fromkeys((*keys, "master_addresses", "advertise"))
+    nothing = dict.fromkeys(each for each in KEYS if each != "cluster_config")
     assert node_wanted(nothing, "worker") == node_wanted({}, "worker")
 
 

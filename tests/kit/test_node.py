@@ -3,16 +3,19 @@
 import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import psutil
 import pytest
 
+from ipfs_cluster_node.adapters.net.ports import free_port
 from ipfs_cluster_node.config.profiles import JOIN_TOKEN_VARIABLE, KIT_DIRECTORY_VARIABLE
 from ipfs_cluster_node.kit import KitError, host, ipfs_kit
 from ipfs_cluster_node.kit.host import HIDDEN_PATHS_VARIABLE
@@ -82,7 +85,8 @@ def test_a_worker_joins_runs_handlers_and_is_the_same_after_a_restart(master: ip
         submitted = master.submit_cluster_task("doubled", {"number": 21})
         task = ended(master, submitted["task_id"])
         assert (task["status"], task["result"]) == ("completed", {"number": 42})
-        assert master.cancel_task(submitted["task_id"])["success"] is False  # It has ended.
+        cancelled = master.cancel_task(submitted["task_id"])  # It has ended.
+        assert (cancelled["success"], cancelled["error_type"]) == (False, "validation_error")
         assert master.propose_config_change("user.a", True)["value"] == "true"
         pid = worker.node_pid
         assert worker.stop_cluster_manager()["success"] is True
@@ -122,6 +126,8 @@ def test_a_file_that_does_not_load_is_no_handler_and_changes_nothing(
             answer = worker.register_task_handler(task_type, importing.doubled)
             assert (answer["success"], answer["error_type"]) == (False, "configuration_error")
             assert "no_such_module" in answer["error"]
+            assert "correct your module" in answer["error"]
+            assert str(handlers) not in answer["error"]  # Its file there is gone.
             assert {p.name: p.read_bytes() for p in handlers.glob("*.py")} == files
         (worker_node,) = worker.get_nodes(role_filter="worker")["nodes"]
         assert {"a.b", "a_b"} <= set(worker_node["task_types"])
@@ -247,11 +253,11 @@ def test_a_master_that_is_another_s_is_refused(master: ipfs_kit) -> None:
 
 
 def test_a_home_has_one_role_and_one_process(master: ipfs_kit) -> None:
-    for role, words in (("worker", "is a master"), ("master", "did not start")):
+    for role, words in (("worker", "is a master"), ("master", "or give another node_name")):
         with pytest.raises(KitError) as caught:
             made(role, node_name="master")
         assert words in caught.value.message
-    assert caught.value.error_type in set(ErrorType)
+    assert caught.value.error_type is ErrorType.CONFIGURATION
     assert master.get_cluster_status()["success"] is True
 
 
@@ -301,3 +307,63 @@ def test_a_join_that_has_to_wait_ends_and_says_for_what(
         made("worker", **more)
     assert caught.value.error_type is ErrorType.TIMEOUT
     assert (taken if needs == "port" else "node approve 12D3Koo") in caught.value.message
+
+
+def test_a_node_whose_port_is_taken_starts_again_where_its_metadata_say(folder: Path) -> None:
+    """The error named an option of the command line, and `bind` was read for a new node alone."""
+    with made("master") as master:
+        first, port = master.node_id, int(master.node_address.split("/")[4])
+        with made("worker", master_addresses=[master.node_address]) as worker:
+            assert worker.ipfs_kit_ready()["ready"] is True
+    with socket.create_server(("127.0.0.1", port)):
+        with pytest.raises(KitError) as caught:
+            made("master")
+        assert caught.value.error_type is ErrorType.CONFIGURATION
+        assert caught.value.reason == "PORT_IN_USE"
+        assert "or give another `bind` in the metadata" in caught.value.message
+        other = free_port({port})
+        with made("master", bind=f"127.0.0.1:{other}") as again:
+            assert again.node_id == first
+            assert again.node_address.split("/")[4] == str(other)
+            with made("worker") as worker:  # It knows where the master was.
+                assert worker.get_nodes(role_filter="worker")["nodes"][0]["status"] == "online"
+        with made("master") as again:  # From then on.
+            assert again.node_address.split("/")[4] == str(other)
+
+
+def test_a_kit_whose_node_was_killed_is_not_ready(master: ipfs_kit) -> None:
+    with made("worker") as worker:
+        assert worker.node_pid is not None
+        process = psutil.Process(worker.node_pid)
+        process.kill()
+        process.wait(SECONDS_MAX)
+        answer = worker.ipfs_kit_ready()
+        assert (answer["success"], answer["ready"]) == (True, False)
+        assert "worker/log" in answer["why"]
+
+
+def test_two_masters_that_were_closed_start_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first to start gave up after 10 s, and no error named the other."""
+    with made("master") as first, made("master", node_name="second") as second:
+        address = second.node_address
+        until = time.monotonic() + SECONDS_MAX
+        while not all(each.voter for each in first.client.list_nodes()):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    monkeypatch.setattr(host, "READY_SECONDS_MAX", 3.0)
+    with pytest.raises(KitError) as caught:
+        made("master")
+    assert caught.value.reason == "NO_LEADER"
+    assert f"node_name second at 127.0.0.1:{address.split('/')[4]}" in caught.value.message
+    monkeypatch.undo()
+    for name, value in kit_environment(folder).items():
+        monkeypatch.setenv(name, value)
+    with ThreadPoolExecutor() as threads:
+        kits = list(threads.map(lambda name: made("master", node_name=name), ["master", "second"]))
+    try:
+        assert all(each.ipfs_kit_ready()["ready"] for each in kits)
+    finally:
+        for kit in kits:
+            kit.close()
