@@ -56,7 +56,8 @@ class Invitation:
                 "no master accepts joiners from other machines: all listen on this machine only",
                 f"a cluster that others can join begins with: {BEGINNING}",
                 "HOST is this machine's name or address, at which they reach it; a master that "
-                "exists is given it by `bind`, `enrolment_bind` and `advertise` in its config.toml",
+                "exists is given it by `bind`, `enrolment_bind` and `advertise` in its config.toml "
+                "(a kit's: in the metadata)",
                 err=True,
             )
         say(f"on {'this machine' if self.is_local else where}: {self.command}", err=True)
