@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ CASES_VARIABLE = "IPFS_CLUSTER_NODE_CASES"
 CASES_DEFAULT = Path(__file__).parents[2] / "shared" / "cases"
 SEED_VARIABLE = "IPFS_CLUSTER_NODE_SEED"
 SEED_DEFAULT = Path(__file__).parents[2] / "shared" / "design" / "seed.md"
+
+
+def pytest_configure() -> None:
+    """Take SIGINT, which a shell has its background jobs ignore: what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
