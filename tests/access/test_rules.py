@@ -132,4 +132,4 @@ def test_bounds_reach_the_rules() -> None:
     assert called(lambda rule: rule.share is not None) == {
         name.rsplit("/", 1)[1] for name in SHARES
     }
-    assert called(lambda rule: rule.seconds_max is not None) == {"CreateBackup"}
+    assert called(lambda rule: rule.seconds_max is not None) == {"CreateBackup", "GetSnapshot"}
