@@ -109,8 +109,9 @@ class Node:
         mutual = ServerTls(certificate.tls, mutual=True)
         certificate.servers.append(mutual)
         port = bind_port(self._server, self._common.bind_to, mutual.credentials, flag="--bind")
-        self._common.listens_at(port)
-        self._member.uplink.registration.endpoints[:] = self._common.advertised
+        if self._common.bind_to.port == 0:
+            self._common.listens_at(port)
+            self._member.uplink.registration.endpoints[:] = self._common.advertised
         for part in self._parts:
             part.bind()
         for part in self._parts:

@@ -55,7 +55,7 @@ class CommonPart(Part):
         return self.settings.node.advertise or (str(self.bind_to),)
 
     def listens_at(self, port: int) -> None:
-        """Take the port that the system chose, where the settings leave it to the system."""
+        """Take the port that the system chose, as the settings leave it to the system."""
         self.bind_to = replace(self.bind_to, port=port)
 
     def targets(self) -> list[tuple[str, NodeId | None]]:
