@@ -64,6 +64,7 @@ PACKAGES: Final = (clients, workers, internal)
 """What clients call, what workers call beyond it, and what only masters call."""
 
 TABLE_SECONDS_MAX: Final = 300.0
+"""How long the caller may take to read a table, by `GetSnapshot` or as the beginning of a watch."""
 SECONDS_MAX: Final = {
     "MembershipService/CreateBackup": BACKUP_SECONDS_MAX,
     "StateDeltaService/GetSnapshot": TABLE_SECONDS_MAX,

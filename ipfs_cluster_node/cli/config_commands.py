@@ -47,11 +47,7 @@ def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
     entries = run_client(profile, lambda client: client.get_config(key))
     if key and not entries:
         others = run_client(profile, lambda client: client.get_config())
-        near = get_close_matches(key, [each.key for each in others], n=1)
-        meant = f"did you mean {near[0]}?" if near else "list them with `config get`"
-        raise ClusterError(
-            Reason.SETTING_NOT_FOUND, f"there is no setting {key!r} that you may see; {meant}"
-        )
+        raise _no_setting(f"{key!r} that you may see", key, [each.key for each in others])
     if as_json:
         print_json({entry.key: entry.value for entry in entries})
     elif key:
@@ -74,6 +70,8 @@ def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
         )
 
 
+_DASHES: Final = {"ignore_unknown_options": True}
+"""A value may begin with a dash, as -5 does. A misspelt option is refused as an unknown key."""
 _pairs = click.argument(
     "pairs",
     metavar="KEY VALUE [KEY VALUE]...",
@@ -88,12 +86,10 @@ _if = click.option(
     multiple=True,
     help="Only if this is the current value of KEY; empty if it is not set. Repeatable.",
 )
-_NUMBERS: Final = {"ignore_unknown_options": True}
-"""A value may begin with a dash."""
 _if_value = click.option("--if-value", help="Only if this is the current value; for one key.")
 
 
-@config.command("set", context_settings=_NUMBERS)
+@config.command("set", context_settings=_DASHES)
 @_pairs
 @_if
 @_if_value
@@ -114,10 +110,10 @@ def propose_config(
     values, if_values = _proposal(pairs, expected, if_value)
     run_client(profile, lambda client: client.propose_config(values, if_values=if_values))
     stored = stored_values(values)
-    print_done(values, [_set(key, value) for key, value in stored.items()], as_json)
+    print_done(stored, [_set(key, value) for key, value in stored.items()], as_json)
 
 
-@config.command("plan", context_settings=_NUMBERS)
+@config.command("plan", context_settings=_DASHES)
 @_pairs
 @_if
 @_if_value
@@ -208,9 +204,7 @@ def watch_config(profile: str | None, key: str, *, as_json: bool) -> None:
     """
     of_own = key.startswith("user.") or "user.".startswith(key)
     if not (of_own or any(each == key or each.startswith(f"{key}.") for each in SETTINGS)):
-        near = get_close_matches(key, SETTINGS, n=1)
-        meant = f"did you mean {near[0]}?" if near else "list them with `config get`"
-        raise ClusterError(Reason.SETTING_NOT_FOUND, f"there is no setting {key!r}; {meant}")
+        raise _no_setting(repr(key), key, SETTINGS)
 
     async def watch(client: Any) -> None:
         async with aclosing(client.watch_config(key)) as versions:
@@ -244,6 +238,12 @@ def _proposal(
         if if_values.setdefault(key, value) != value:
             raise click.UsageError(f"two values are expected of {key}")
     return dict(zip(keys, values, strict=True)), if_values
+
+
+def _no_setting(what: str, key: str, known: Iterable[str]) -> ClusterError:
+    near = get_close_matches(key, list(known), n=1)
+    meant = f"did you mean {near[0]}?" if near else "list them with `config get`"
+    return ClusterError(Reason.SETTING_NOT_FOUND, f"there is no setting {what}; {meant}")
 
 
 def _set(key: str, value: str) -> str:

@@ -86,16 +86,18 @@ DURATION: Final = Parsed("duration", parse_duration)
 """`30s`, `10m`, `2h`."""
 
 
-def patience_of(text: str) -> timedelta:
-    """Read how long to wait for tasks; raises ValueError, also for less than a call takes."""
-    patience = parse_duration(text)
-    if patience < WAIT_MIN:
-        raise ValueError(f"{text} is too short to ask a master; the minimum is 1s")
-    return patience
-
-
 WAIT_MIN: Final = timedelta(seconds=1)
-WAIT: Final = Parsed("duration", patience_of)
+"""Less is no time to ask a master in, and the error would be about the masters."""
+
+
+def _parse_wait(text: str) -> timedelta:
+    wait = parse_duration(text)
+    if wait < WAIT_MIN:
+        raise ValueError(f"{text} is too short to ask a master; the minimum is 1s")
+    return wait
+
+
+WAIT: Final = Parsed("duration", _parse_wait)
 """How long to wait for tasks."""
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from ipfs_cluster_node.access.context import Permissions, current_ending
+from ipfs_cluster_node.access.rules import TABLE_SECONDS_MAX
 from ipfs_cluster_node.access.turns import Turn
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.state_changes import Batch, Changed, Instant, Position, StateChanges
@@ -36,11 +37,9 @@ from ipfs_cluster_node.core.state_tables import STATE_TABLES, Item, readable
 SNAPSHOTS_MAX: Final = 4
 """Snapshots that are sent at once. Each keeps a list of all rows as they were when it began."""
 SNAPSHOTS_EACH_MAX: Final = 2
-"""Of one caller, who may read them slowly or never."""
+"""For one caller: one that does not read its snapshots must not use up those of all others."""
 SNAPSHOT_WAIT_SECONDS: Final = 10.0
 """Further ones wait for so long, and are refused then: OVERLOADED."""
-SNAPSHOT_SECONDS_MAX: Final = 300.0
-"""A snapshot that is not read in this time ends its watch: DEADLINE_EXCEEDED."""
 CATCH_UP_SECONDS: Final = 1.0
 """How long a master that has not come as far as a resume token waits for that."""
 CATCH_UP_STEP_SECONDS: Final = 0.02
@@ -243,7 +242,7 @@ class _Watch:
                     if loop.time() > until:
                         raise ClusterError(
                             Reason.DEADLINE_EXCEEDED,
-                            f"a snapshot is to be read in {SNAPSHOT_SECONDS_MAX:.0f} s",
+                            f"a snapshot is to be read in {TABLE_SECONDS_MAX:.0f} s",
                         )
         self._check()
         self.position = instant.position
@@ -408,7 +407,7 @@ async def _in_time() -> AsyncIterator[float]:
     """
     ending, loop = current_ending(), asyncio.get_running_loop()
     before = ending.at
-    ending.at = until = min(before, loop.time() + SNAPSHOT_SECONDS_MAX)
+    ending.at = until = min(before, loop.time() + TABLE_SECONDS_MAX)
     try:
         yield until
     finally:

@@ -217,11 +217,7 @@ class WatchReader:
             or zlib.crc32(frame.payload) != frame.payload_crc32
         ):
             raise damaged()
-        rows = read_batch(frame.payload, schema)
-        self._size_bytes += max(0, rows.nbytes - len(frame.payload))  # It may be compressed.
-        if self._size_bytes > TABLE_BYTES_MAX:
-            raise damaged()
-        return Rows(name, kind, rows)
+        return Rows(name, kind, read_batch(frame.payload, schema))
 
 
 def event_document(event: StateEvent) -> dict[str, Any]:

@@ -93,8 +93,7 @@ def load_profile(name: str | None) -> Profile:
         raise ClusterError(
             Reason.CONFIG_INVALID,
             f"no profile {name!r} in {path} ({there}); `init`, `dev` and the `join` of a client "
-            "write one, "
-            "--profile and `profile use` choose",
+            "write one, --profile and `profile use` choose",
         )
     profile = _parse(path, name, profiles[name])
     if not profile.endpoints:

@@ -48,7 +48,7 @@ def given_parameter(text: str) -> tuple[str, Any]:
     name, separator, written = text.partition("=")
     if not separator or not name:
         raise ValueError(f"{text!r:.80} is no parameter; write NAME=VALUE")
-    if name.lower() in RESERVED_PARAMETERS:
+    if name in RESERVED_PARAMETERS:
         raise ValueError(f"a parameter can't be named {name}, which the payload has already")
 
     def double(digits: str) -> float:

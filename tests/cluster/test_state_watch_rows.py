@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.access.context import Caller, CallerClass, Ending, set_ending
+from ipfs_cluster_node.access.rules import TABLE_SECONDS_MAX
 from ipfs_cluster_node.client.watched_state import WatchedState
 from ipfs_cluster_node.cluster.state_watches import (
-    SNAPSHOT_SECONDS_MAX,
     SNAPSHOTS_EACH_MAX,
     SNAPSHOTS_MAX,
 )
@@ -248,7 +248,7 @@ async def test_a_snapshot_that_is_not_read_is_ended_by_the_gate() -> None:
     events = in_cluster().watch(CONFIG)
     async with aclosing(events):
         await anext(events)
-        assert ending.at == pytest.approx(SNAPSHOT_SECONDS_MAX, abs=1)
+        assert ending.at == pytest.approx(TABLE_SECONDS_MAX, abs=1)
         while not isinstance(await anext(events), Bookmark):
             pass
         assert ending.at == math.inf
@@ -271,7 +271,7 @@ async def test_more_snapshots_than_there_may_be_wait_and_are_refused_in_the_end(
         await first_batch(master.watch(CONFIG))
     assert refused.value.reason is Reason.OVERLOADED
     assert refused.value.retry_after is not None
-    await asyncio.sleep(SNAPSHOT_SECONDS_MAX)
+    await asyncio.sleep(TABLE_SECONDS_MAX)
     with pytest.raises(ClusterError) as ended:
         await first_batch(held[0])
     assert ended.value.reason is Reason.DEADLINE_EXCEEDED

@@ -21,20 +21,11 @@ from ipfs_cluster_node.core.model import (
     TaskSpec,
 )
 from ipfs_cluster_node.core.state import ClusterState
-from tests.support.worlds import MASTER, WORKER, World
+from tests.support.worlds import MASTER, WORKER, World, add_file
 
 
 def add(world: World, namespace: str, goes_with: str = "", cid: str = "a") -> object:
-    return world.do(
-        c.AddContent(
-            cid=cid,
-            size_bytes=7,
-            holders=(MASTER,),
-            name="",
-            goes_with=TaskId(goes_with),
-            namespace=namespace,
-        )
-    )
+    return add_file(world, cid, goes_with=goes_with, namespace=namespace)
 
 
 def submit(world: World, task_id: str, namespace: str, *inputs: str) -> None:

@@ -16,15 +16,13 @@ from ipfs_cluster_node.core.model import (
     TaskSpec,
 )
 from ipfs_cluster_node.core.state import ClusterState
-from tests.support.worlds import MASTER, WORKER, World
+from tests.support.worlds import MASTER, WORKER, World, add_file
 
 DAY_MS = 24 * 3_600_000
 
 
 def add(world: World, cid: str, goes_with: str = "") -> object:
-    return world.do(
-        c.AddContent(cid=cid, size_bytes=7, holders=(MASTER,), name="", goes_with=TaskId(goes_with))
-    )
+    return add_file(world, cid, goes_with=goes_with)
 
 
 def submit(world: World, task_id: str, *inputs: str) -> None:
@@ -132,16 +130,7 @@ def test_a_result_is_kept_if_its_task_was_submitted_so(world: World) -> None:
         )
         run(world, task_id)
     for task_id, result in (("kept", "file"), ("failed", "lost"), ("shared", "file")):
-        world.do(
-            c.AddContent(
-                cid=result,
-                size_bytes=7,
-                holders=(MASTER,),
-                name="",
-                goes_with=TaskId(task_id),
-                namespace=specs[task_id].namespace,
-            )
-        )
+        add_file(world, result, goes_with=task_id, namespace=specs[task_id].namespace)
     finish(world, "kept", "file")
     finish(world, "shared", "file")
     failure = TaskFailure(Reason.HANDLER_FAILED, "no")

@@ -34,7 +34,7 @@ def test_a_number_that_a_double_would_round_is_refused_with_the_way_out(digits: 
         given_parameter(f"a=[{digits}]")
 
 
-@pytest.mark.parametrize("name", ["sql", "SQL", "text_inputs"])
+@pytest.mark.parametrize("name", ["sql", "text_inputs"])
 def test_a_parameter_may_not_have_the_name_of_a_field_of_the_payload(name: str) -> None:
     with pytest.raises(ValueError, match=f"a parameter can't be named {name}"):
         given_parameter(f"{name}=1")

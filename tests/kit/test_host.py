@@ -38,6 +38,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("x", flush=True)
 time.sleep(60)
 """
+"""Outlives SIGTERM, and the test: it ends only if it is killed."""
 
 
 @pytest.fixture(autouse=True)
@@ -330,7 +331,7 @@ def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_process_that_says_nothing_is_not_waited_for() -> None:
-    code = "import time; time.sleep(60)"
+    code = "import time; time.sleep(60)"  # Longer than the test may take: it is killed below.
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     began = time.monotonic()
     try:

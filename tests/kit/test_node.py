@@ -351,7 +351,7 @@ def test_two_masters_that_were_closed_start_again(
         until = time.monotonic() + SECONDS_MAX
         while not all(each.voter for each in first.client.list_nodes()):
             assert time.monotonic() < until
-            time.sleep(0.05)
+            time.sleep(0.05)  # Who votes is told to no client: it has to be asked again.
     monkeypatch.setattr(host, "READY_SECONDS_MAX", 3.0)
     with pytest.raises(KitError) as caught:
         made("master")

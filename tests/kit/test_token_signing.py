@@ -1,4 +1,4 @@
-"""A kit's tokens: what they are signed from, how long they last, and who is asked about them."""
+"""A kit's tokens: whose key signs them, how long they are valid, and what the cluster is asked."""
 
 from collections.abc import Iterable
 from datetime import timedelta

@@ -34,7 +34,7 @@ def master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ipfs_kit
 
 
 def forged(kit: ipfs_kit, audience: Did, command: str) -> bytes:
-    """A delegation by somebody who has nothing."""
+    """A delegation whose issuer has no rights in the cluster."""
     return sign_delegation(
         Identity.create().private_key,
         audience=audience,

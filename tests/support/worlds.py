@@ -93,3 +93,17 @@ class World:
 def config(key: str, value: str, if_value: str | None = None) -> c.ProposeConfig:
     if_values = {} if if_value is None else {key: if_value}
     return c.ProposeConfig(values={key: value}, if_values=if_values)
+
+
+def add_file(world: World, cid: str, *, goes_with: str = "", namespace: str = "") -> object:
+    """Name a file of 7 bytes that the master holds; returns the answer."""
+    return world.do(
+        c.AddContent(
+            cid=cid,
+            size_bytes=7,
+            holders=(MASTER,),
+            name="",
+            goes_with=TaskId(goes_with),
+            namespace=namespace,
+        )
+    )

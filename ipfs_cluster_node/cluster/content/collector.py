@@ -213,7 +213,8 @@ class Collector:
                 self._sweep_soon()
         freed: dict[str, int] = {}
         with self._store.collecting(as_of):
-            unneeded = Candidates(block for found in blocks.values() for block in found)
+            found_here = [block for found in blocks.values() for block in found]
+            unneeded = await asyncio.to_thread(Candidates, found_here)
             if not await self._discard_needed(unneeded):
                 self._sweep_soon()
                 return {}
@@ -245,7 +246,7 @@ class Collector:
         as_of = await self._confirmed_as_of()
         if as_of is not None:
             with self._store.collecting(as_of):
-                unneeded = Candidates(candidates)
+                unneeded = await asyncio.to_thread(Candidates, candidates)
                 if await self._discard_needed(unneeded):
                     freed_bytes = await self._delete(list(unneeded.left))
                     log.info("unneeded blocks deleted", extra={"freed_bytes": freed_bytes})
