@@ -12,6 +12,7 @@ from ipfs_cluster_node.access.context import (
     CallerClass,
     Permissions,
     current_caller,
+    current_ending,
     current_permissions,
     current_reading,
 )
@@ -227,6 +228,34 @@ async def test_a_stream_that_is_not_read_ends_when_its_time_is_over() -> None:
         with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
             await asyncio.wait_for(asyncio.ensure_future(call), 10)
         watching.cancel()
+
+
+@pytest.mark.asyncio
+async def test_a_call_itself_may_say_when_it_ends_and_take_that_back() -> None:
+    """As a watch does while it sends a snapshot: it can't look at the time while nobody reads."""
+    ended: list[str] = []
+    for takes_back in (False, True):
+
+        async def sends(_request: Any, _context: Any, *, back: bool = takes_back) -> Any:
+            ending = current_ending()
+            before, ending.at = ending.at, asyncio.get_running_loop().time() + 0.1
+            if back:
+                ending.at = before
+            yield "first"
+            await asyncio.sleep(1 if back else 60)
+            ended.append("by itself")
+
+        noted = Noted()
+        guarded, stream = streaming(sends, Rule(callers=frozenset({CallerClass.CLIENT})), noted)
+        watching = asyncio.create_task(guarded.watch())
+        call = asyncio.ensure_future(stream(b"request", Streaming(noted, reads=True)))
+        if takes_back:
+            await asyncio.wait_for(call, 10)
+        else:
+            with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
+                await asyncio.wait_for(call, 10)
+        watching.cancel()
+    assert ended == ["by itself"]
 
 
 @pytest.mark.asyncio
